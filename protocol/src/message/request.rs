@@ -1,0 +1,370 @@
+//! Requests: their fields, and parsing them with an error that names what is wrong.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::Cursors;
+use crate::{
+    error::{ErrorBody, ErrorCode},
+    ids::{ClientMsgId, ConversationId, GroupId, RequestId, Seq, Token, UserId},
+};
+
+/// A password on its way in. Its `Debug` form hides it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// What `login` takes: an account number or a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Account {
+    /// All digits.
+    Number(UserId),
+    /// Anything else.
+    Name(String),
+}
+
+impl Account {
+    /// Reads what a person typed; `None` if it can be no account.
+    pub fn parse(text: &str) -> Option<Self> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            text.parse().ok().map(Self::Number)
+        } else {
+            Some(Self::Name(text.into()))
+        }
+    }
+}
+
+/// `register`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// The name wanted.
+    pub name: String,
+    /// The password.
+    pub password: Password,
+}
+
+/// `login`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// An account number or a name: see [`Account::parse`].
+    pub account: String,
+    /// The password.
+    pub password: Password,
+}
+
+/// `resume`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// From the login's reply.
+    pub token: Token,
+    /// What the client has seen.
+    #[serde(default)]
+    pub cursors: Cursors,
+    /// Whether more cursors follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// `cursors` and `ack`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetCursors {
+    /// Positions.
+    pub cursors: Cursors,
+    /// `cursors` only: whether more follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// `befriend`, `unfriend`, `block`, `unblock`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserTarget {
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// The other user.
+    pub user: UserId,
+}
+
+/// `create_group`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateGroup {
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// The group's name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+}
+
+/// `join`, `quit`, `delete_group`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupTarget {
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// The group.
+    pub group: GroupId,
+}
+
+/// `remove_member`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveMember {
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// The group.
+    pub group: GroupId,
+    /// Whom.
+    pub user: UserId,
+}
+
+/// `friends`, `groups`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Page {
+    /// The number after which the page starts.
+    #[serde(default)]
+    pub after: u64,
+}
+
+/// `members`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// The group.
+    pub group: GroupId,
+    /// The user number after which the page starts.
+    #[serde(default)]
+    pub after: u64,
+}
+
+/// `send`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Send {
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// Where to.
+    pub conv: ConversationId,
+    /// The message.
+    pub text: String,
+}
+
+/// `history`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The log.
+    pub conv: ConversationId,
+    /// Only what is below; past the head if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Seq>,
+    /// At most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "named after the operations of SPEC.md, section 4")]
+pub enum Request {
+    Ping,
+    Register(Register),
+    Login(Login),
+    Resume(Resume),
+    Cursors(SetCursors),
+    Logout,
+    Ack(SetCursors),
+    Befriend(UserTarget),
+    Unfriend(UserTarget),
+    Block(UserTarget),
+    Unblock(UserTarget),
+    Friends(Page),
+    CreateGroup(CreateGroup),
+    Join(GroupTarget),
+    Quit(GroupTarget),
+    DeleteGroup(GroupTarget),
+    RemoveMember(RemoveMember),
+    Groups(Page),
+    Members(Members),
+    Send(Send),
+    History(History),
+}
+
+/// Why a line is not a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseRequestError {
+    /// The request's id, if that much could be read.
+    pub id: Option<RequestId>,
+    /// What the reply says.
+    pub error: Box<ErrorBody>,
+}
+
+impl Request {
+    /// Parses a line: the id (which only `ack` may leave out) and the request.
+    ///
+    /// # Errors
+    /// What is wrong with the line, ready to be sent back.
+    pub fn parse(line: &[u8]) -> Result<(Option<RequestId>, Self), ParseRequestError> {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            id: Option<RequestId>,
+            #[serde(borrow)]
+            op: Cow<'a, str>,
+        }
+        let head: Head<'_> = serde_json::from_slice(line)
+            .map_err(|_| ParseRequestError { id: None, error: Box::new(ErrorCode::Malformed.into()) })?;
+        if head.id.is_none() && head.op != "ack" {
+            let error = ErrorBody::field(ErrorCode::BadRequest, "id", "missing");
+            return Err(ParseRequestError { id: None, error: Box::new(error) });
+        }
+        match Self::parse_op(&head.op, line) {
+            Ok(request) => Ok((head.id, request)),
+            Err(error) => Err(ParseRequestError { id: head.id, error: Box::new(error) }),
+        }
+    }
+
+    fn parse_op(op: &str, line: &[u8]) -> Result<Self, ErrorBody> {
+        Ok(match op {
+            "send" => Self::Send(fields(line)?),
+            "ack" => Self::Ack(fields(line)?),
+            "ping" => Self::Ping,
+            "register" => Self::Register(fields(line)?),
+            "login" => Self::Login(fields(line)?),
+            "resume" => Self::Resume(fields(line)?),
+            "cursors" => Self::Cursors(fields(line)?),
+            "logout" => Self::Logout,
+            "befriend" => Self::Befriend(fields(line)?),
+            "unfriend" => Self::Unfriend(fields(line)?),
+            "block" => Self::Block(fields(line)?),
+            "unblock" => Self::Unblock(fields(line)?),
+            "friends" => Self::Friends(fields(line)?),
+            "create_group" => Self::CreateGroup(fields(line)?),
+            "join" => Self::Join(fields(line)?),
+            "quit" => Self::Quit(fields(line)?),
+            "delete_group" => Self::DeleteGroup(fields(line)?),
+            "remove_member" => Self::RemoveMember(fields(line)?),
+            "groups" => Self::Groups(fields(line)?),
+            "members" => Self::Members(fields(line)?),
+            "history" => Self::History(fields(line)?),
+            _ => return Err(ErrorCode::UnknownOp.into()),
+        })
+    }
+
+    /// Appends the request as a line. Only `ack` goes without an id.
+    pub fn write(&self, out: &mut Vec<u8>, id: Option<RequestId>) {
+        #[derive(Serialize)]
+        struct Framed<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            id: Option<RequestId>,
+            #[serde(flatten)]
+            request: &'a Request,
+        }
+        super::write_line(out, &Framed { id, request: self });
+    }
+
+    /// The idempotency key, if the request has one.
+    pub fn mid(&self) -> Option<ClientMsgId> {
+        match self {
+            Self::Register(r) => Some(r.mid),
+            Self::Befriend(r) | Self::Unfriend(r) | Self::Block(r) | Self::Unblock(r) => Some(r.mid),
+            Self::CreateGroup(r) => Some(r.mid),
+            Self::Join(r) | Self::Quit(r) | Self::DeleteGroup(r) => Some(r.mid),
+            Self::RemoveMember(r) => Some(r.mid),
+            Self::Send(r) => Some(r.mid),
+            _ => None,
+        }
+    }
+}
+
+/// The fields of an operation, or which of them is wrong.
+fn fields<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, ErrorBody> {
+    serde_json::from_slice(line).map_err(|_| {
+        // Only now, since tracking the path costs.
+        let mut json = serde_json::Deserializer::from_slice(line);
+        let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut json) else {
+            return ErrorCode::Malformed.into();
+        };
+        let path = error.path().iter().next().map(ToString::to_string);
+        let message = error.inner().to_string();
+        // A field that is absent has no path, but serde names it.
+        let named = || message.split('`').nth(1).map(str::to_owned);
+        match path.filter(|path| path != ".").or_else(named) {
+            Some(field) => ErrorBody::field(
+                ErrorCode::BadRequest,
+                &field,
+                message.split(" at line ").next().unwrap_or_default(),
+            ),
+            None => ErrorCode::BadRequest.into(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: &str) {
+        let found = match Request::parse(line.as_bytes()) {
+            Ok((id, request)) => format!("{id:?} {request:?}"),
+            Err(e) => format!("{:?} {} {:?}", e.id, e.error.code, e.error.field),
+        };
+        assert_eq!(found, expected, "{line}");
+    }
+
+    #[test]
+    fn bad_lines_name_what_is_wrong() {
+        check("", "None malformed None");
+        check("{}", "None malformed None");
+        check("[1]", "None malformed None");
+        check("null", "None malformed None");
+        check(r#"{"id":-1,"op":"ping"}"#, "None malformed None");
+        check(r#"{"id":1,"op":"ping"} x"#, "None malformed None");
+        check(r#"{"id":1}"#, "None malformed None");
+        check(r#"{"id":1,"op":"pong"}"#, "Some(1) unknown_op None");
+        check(r#"{"op":"ping"}"#, r#"None bad_request Some("id")"#);
+        check(r#"{"id":1,"op":"join","group":1}"#, r#"Some(1) bad_request Some("mid")"#);
+        let mid = "00000000000000000000000000000001";
+        check(
+            &format!(r#"{{"id":1,"op":"join","mid":"{mid}","group":0}}"#),
+            r#"Some(1) bad_request Some("group")"#,
+        );
+        check(
+            &format!(r#"{{"id":1,"op":"join","mid":"{mid}","group":"1"}}"#),
+            r#"Some(1) bad_request Some("group")"#,
+        );
+        check(r#"{"id":1,"op":"join","mid":5,"group":1}"#, r#"Some(1) bad_request Some("mid")"#);
+        check(r#"{"id":1,"op":"ack","cursors":{"x":1}}"#, r#"Some(1) bad_request Some("cursors")"#);
+        check(r#"{"id":1,"op":"ack","cursors":[1]}"#, r#"Some(1) bad_request Some("cursors")"#);
+        check(&format!(r#"{{"id":1,"op":"ack","cursors":{}"#, "[".repeat(3000)), "None malformed None");
+    }
+
+    #[test]
+    fn what_is_written_is_parsed() {
+        let requests = [
+            Request::Ping,
+            Request::Friends(Page::default()),
+            Request::Send(Send {
+                mid: ClientMsgId([1; 16]),
+                conv: "d1-2".parse().unwrap(),
+                text: "a \"b\" \u{1} \u{2028} 👋".into(),
+            }),
+            Request::Ack(SetCursors { cursors: [("g1".parse().unwrap(), Seq(4))].into(), more: false }),
+            Request::Resume(Resume { token: Token([2; 32]), cursors: Cursors::new(), more: true }),
+        ];
+        for request in requests {
+            let mut line = Vec::new();
+            request.write(&mut line, Some(9));
+            assert_eq!(Request::parse(&line), Ok((Some(9), request)));
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let line = br#"{"id":1,"op":"login","account":"kirito","password":"asuna"}"#;
+        assert!(!format!("{:?}", Request::parse(line)).contains("asuna"));
+    }
+}
