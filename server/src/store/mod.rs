@@ -1,0 +1,428 @@
+//! The store: the truth that all nodes of a deployment share.
+//!
+//! [`Store`] is the seam. Its implementations hold all SQL there is; they pass one suite ([`conformance`]), which is
+//! what entitles the simulator to [`memory`].
+
+pub mod conformance;
+pub mod memory;
+pub mod record;
+pub mod sqlite;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use protocol::{
+    ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
+    message::{Account, GroupInfo, Role},
+};
+use thiserror::Error;
+
+use crate::rights::Rights;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// It did not answer, or not in time: what was written may be there or not.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// It answered with something that should not be there.
+    #[error("the store holds what this version cannot read: {0}")]
+    Corrupt(String),
+}
+
+/// What the store answers.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// An entry to be appended at a position that is free as far as the node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEntry {
+    /// The log.
+    pub conv: ConversationId,
+    /// The position wanted: the confirmed head's, plus one, plus what precedes it in the batch.
+    pub seq: Seq,
+    /// Who did it.
+    pub from: UserId,
+    /// With which idempotency key: unique for this sender in this log.
+    pub mid: ClientMsgId,
+    /// The node's time.
+    pub at: UnixMillis,
+    /// What it says.
+    pub body: EntryBody,
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is durable.
+    Committed,
+    /// None of it was written: a position is taken, or a message id is known. [`Store::resolve`] tells which.
+    Conflict,
+}
+
+/// Entries and the rows that follow from them: written together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// By conversation and seq.
+    pub entries: Vec<NewEntry>,
+    /// In this order.
+    pub effects: Vec<Effect>,
+}
+
+/// A row that follows from an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// `user` may read the direct conversation with `peer` above `after`; without effect if they may already.
+    OpenDirect {
+        /// Whose row.
+        user: UserId,
+        /// The other user.
+        peer: UserId,
+        /// What they may not read.
+        after: Seq,
+    },
+    /// The two are friends, or are not.
+    SetFriends {
+        /// One.
+        a: UserId,
+        /// The other.
+        b: UserId,
+        /// Whether.
+        friends: bool,
+    },
+    /// `user` has blocked `peer`, or has not.
+    SetBlocked {
+        /// Who.
+        user: UserId,
+        /// Whom.
+        peer: UserId,
+        /// Whether.
+        blocked: bool,
+    },
+    /// A period begins.
+    BeginMembership {
+        /// In which group.
+        group: GroupId,
+        /// Whose.
+        user: UserId,
+        /// With which role.
+        role: Role,
+        /// Its first entry.
+        from: Seq,
+    },
+    /// A period ends.
+    EndMembership {
+        /// In which group.
+        group: GroupId,
+        /// Whose.
+        user: UserId,
+        /// Its last entry.
+        until: Seq,
+    },
+    /// The group is deleted, and with it every period ends.
+    DeleteGroup {
+        /// Which.
+        group: GroupId,
+        /// The log's last entry.
+        until: Seq,
+    },
+}
+
+/// A group to be made: its row, its `created` entry, its first member and the member's notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGroup {
+    /// The first member.
+    pub creator: UserId,
+    /// The idempotency key: unique for this creator.
+    pub mid: ClientMsgId,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// The node's time.
+    pub at: UnixMillis,
+    /// Where the notice goes in the creator's notices.
+    pub notice_seq: Seq,
+}
+
+impl NewGroup {
+    /// The entries that come with the group: `created`, and the creator's notice, in key order.
+    pub fn entries(&self, group: GroupId) -> Vec<NewEntry> {
+        let conv = ConversationId::group(group);
+        let entry =
+            |conv, seq, body| NewEntry { conv, seq, from: self.creator, mid: self.mid, at: self.at, body };
+        vec![
+            entry(
+                ConversationId::notices(self.creator),
+                self.notice_seq,
+                EntryBody::Opened { opened: conv, after: Seq::ZERO, title: self.name.clone() },
+            ),
+            entry(conv, Seq(1), EntryBody::Created { title: self.name.clone() }),
+        ]
+    }
+}
+
+/// What became of a new group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupOutcome {
+    /// It is durable.
+    Created(GroupId),
+    /// Nothing was written: this creator used the message id for this group.
+    Known(KnownGroup),
+    /// Nothing was written: the notice's position is taken.
+    Conflict,
+}
+
+/// A group as first made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownGroup {
+    /// Its number.
+    pub group: GroupId,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+}
+
+/// An idempotency key with its scope.
+pub type MidKey = (ConversationId, UserId, ClientMsgId);
+
+/// What [`Store::resolve`] found, in one look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// The entries whose keys were asked for.
+    pub known: Vec<Entry>,
+    /// The heads asked for; 0 of a log without entries.
+    pub heads: BTreeMap<ConversationId, Seq>,
+}
+
+/// A conversation's state as of its head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The conversation.
+    pub conv: ConversationId,
+    /// The last entry that `rights` takes into account.
+    pub head: Seq,
+    /// Who may do what.
+    pub rights: Rights,
+}
+
+/// A run of entries that a user may read, and how far they were delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Period {
+    /// The log.
+    pub conv: ConversationId,
+    /// The first entry.
+    pub from: Seq,
+    /// The last entry; `None` while the user is a member.
+    pub until: Option<Seq>,
+    /// The user's delivered cursor in the log.
+    pub delivered: Seq,
+    /// Whether the log is that of two users who are friends.
+    pub friend: bool,
+}
+
+/// An account to be made.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// The idempotency key: unique among all accounts.
+    pub mid: ClientMsgId,
+    /// The name, normalised.
+    pub name: String,
+    /// What names are compared by; unique.
+    pub name_key: String,
+    /// The password's hash, in the PHC string format.
+    pub password_hash: String,
+    /// The node's time.
+    pub at: UnixMillis,
+}
+
+/// What became of a new account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegisterOutcome {
+    /// It is durable.
+    Created(UserId),
+    /// Nothing was written: the name is taken, or the message id was used (ask for it).
+    Conflict,
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRecord {
+    /// Its number.
+    pub user: UserId,
+    /// Its name.
+    pub name: String,
+    /// Its password's hash.
+    pub password_hash: String,
+}
+
+/// The SHA-256 hash of a session's token: the token itself is not stored.
+pub type TokenHash = [u8; 32];
+
+/// Whom a token belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The account.
+    pub user: UserId,
+    /// Its name.
+    pub name: String,
+    /// When it ends.
+    pub expires_at: UnixMillis,
+}
+
+/// A line of a user's friend list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FriendRow {
+    /// The other user.
+    pub peer: UserId,
+    /// Their name.
+    pub name: String,
+    /// Whether they are friends.
+    pub friend: bool,
+    /// Whether the list's owner has blocked them.
+    pub blocked: bool,
+}
+
+/// A line of a group's member list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRow {
+    /// The member.
+    pub user: UserId,
+    /// Their name.
+    pub name: String,
+    /// Their role.
+    pub role: Role,
+}
+
+/// How many conversations of each kind a user has; for the limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Friends and blocked users.
+    pub friends: u64,
+    /// Groups the user is a member of.
+    pub groups: u64,
+}
+
+/// What [`Store::advanced`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Advanced {
+    /// Where the next look starts: the store's own time of the latest commit seen.
+    pub until: UnixMillis,
+    /// Heads of conversations that advanced.
+    pub heads: Vec<(ConversationId, Seq)>,
+    /// Whether there were more than asked for.
+    pub truncated: bool,
+}
+
+/// The seam to the database. Calls may run at the same time; each is atomic.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The deployment's random id: tells hints of one system from another's.
+    async fn deployment(&self) -> Result<[u8; 16]>;
+
+    // --- Accounts ---
+
+    /// Makes an account.
+    async fn register(&self, user: &NewUser) -> Result<RegisterOutcome>;
+    /// The account that was made with a message id.
+    async fn registered_with(&self, mid: ClientMsgId) -> Result<Option<AccountRecord>>;
+    /// An account by number, or by the key of its name.
+    async fn account(&self, account: &Account) -> Result<Option<AccountRecord>>;
+    /// The name of a user.
+    async fn user_name(&self, user: UserId) -> Result<Option<String>>;
+    /// Keeps a token's hash; of the user's earlier ones the newest `keep - 1` stay.
+    async fn add_token(
+        &self,
+        hash: &TokenHash,
+        user: UserId,
+        expires_at: UnixMillis,
+        keep: usize,
+    ) -> Result<()>;
+    /// Whom a token belongs to, expired or not.
+    async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>>;
+    /// Forgets a token.
+    async fn remove_token(&self, hash: &TokenHash) -> Result<()>;
+
+    // --- Logs ---
+
+    /// Appends entries, sorted by (conversation, seq): all or none.
+    ///
+    /// The position is a compare-and-set on the log's head: a conflict says that what the node knew was out of date.
+    async fn append(&self, entries: &[NewEntry]) -> Result<Outcome>;
+    /// Appends entries with their side rows: all or none.
+    async fn apply(&self, change: &Change) -> Result<Outcome>;
+    /// The group that a user made with a message id.
+    async fn created_with(&self, creator: UserId, mid: ClientMsgId) -> Result<Option<KnownGroup>>;
+    /// Makes a group.
+    async fn create_group(&self, group: &NewGroup) -> Result<GroupOutcome>;
+    /// The entries with these keys and the heads of these logs, in one look.
+    async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved>;
+    /// The heads of these logs; 0 of those without entries.
+    async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>>;
+    /// States of these conversations, each of one moment. A group that never was has no members and is deleted.
+    async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>>;
+    /// Entries above `after`, ascending: at most `limit`, and after the first only while their texts stay within
+    /// `bytes_max`.
+    async fn entries(
+        &self,
+        conv: ConversationId,
+        after: Seq,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>>;
+    /// Entries from `from` to below `before`, ascending: the newest `limit`, of them the newest whose texts stay
+    /// within `bytes_max`, but at least one.
+    async fn entries_before(
+        &self,
+        conv: ConversationId,
+        from: Seq,
+        before: Seq,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>>;
+    /// Conversations with a commit at or after `since` in the store's own time; at most `limit` of them.
+    async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced>;
+
+    // --- Users in conversations ---
+
+    /// The user's periods in direct conversations and groups, ordered: those not ended, and ended ones not yet delivered.
+    async fn periods(&self, user: UserId) -> Result<Vec<Period>>;
+    /// All of the user's periods in these conversations, ordered.
+    async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>>;
+    /// The user's delivered cursor in a log.
+    async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq>;
+    /// Raises delivered cursors; a lower value is without effect.
+    async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()>;
+    /// The user's friend list above a number.
+    async fn friends(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<FriendRow>>;
+    /// The user's groups above a number.
+    async fn groups(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<GroupInfo>>;
+    /// A group's members above a number; `None` if `reader` is not one.
+    async fn members(
+        &self,
+        group: GroupId,
+        reader: UserId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<Vec<MemberRow>>>;
+    /// How many conversations a user has.
+    async fn counts(&self, user: UserId) -> Result<Counts>;
+
+    /// Ends what the store has open. Nothing may be called after.
+    async fn close(&self);
+}
+
+/// The longest prefix of `entries` whose texts stay within `bytes_max`, but at least one entry.
+fn within_bytes<'a>(entries: impl Iterator<Item = &'a Entry>, bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    entries
+        .enumerate()
+        .take_while(|(at, entry)| {
+            bytes += match &entry.body {
+                EntryBody::Message { text } => text.len(),
+                _ => 0,
+            };
+            *at == 0 || bytes <= bytes_max
+        })
+        .count()
+}

@@ -1,0 +1,575 @@
+//! Embedded SQLite: the default store, of one node that runs alone.
+//!
+//! One connection writes, some read (write-ahead log). `synchronous=FULL`: what was acknowledged survives a loss of power on a disk that
+//! honours flushes. A lock file beside the database keeps a second node out.
+
+mod sql;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use protocol::{
+    ClientMsgId, ConversationId, Entry, GroupId, Seq, UnixMillis, UserId,
+    message::{Account, GroupInfo, Role},
+};
+use sqlx::{
+    AssertSqlSafe, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use thiserror::Error;
+
+use self::sql::{conv_keys, entry, id, json_keys, period, role};
+use super::{
+    AccountRecord, Advanced, Change, Counts, Effect, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
+    NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
+    StoreError, TokenHash, TokenRecord, record, within_bytes,
+};
+use crate::rights::{DirectRights, GroupRights, Rights};
+
+/// Connections that read. Reads are short and come from the page cache; more would wait for the processor.
+const READERS: u32 = 4;
+
+/// Prepared statements kept per connection: one for each length of a batch, and the rest.
+const STATEMENTS: usize = 600;
+
+/// Why the database could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{0} is in use by another chatserver")]
+    InUse(PathBuf),
+    /// The files could not be made or read.
+    #[error("{path}: {error}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The database refused.
+    #[error("{path}: {error}")]
+    Database {
+        /// Which file.
+        path: PathBuf,
+        /// What the database said.
+        #[source]
+        error: sqlx::Error,
+    },
+    /// The schema could not be brought up to date.
+    #[error("{path}: {error}")]
+    Migrate {
+        /// Which file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        error: sqlx::migrate::MigrateError,
+    },
+}
+
+/// A store in an SQLite file, or in memory.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// Held locked as long as the store lives.
+    _lock: Option<File>,
+}
+
+impl SqliteStore {
+    /// Opens the file, which is made if it is not there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; at once, if another node has it open.
+    pub async fn open(path: &Path) -> std::result::Result<Self, OpenError> {
+        let io = |error| OpenError::Io { path: path.into(), error };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(io)?;
+        }
+        let mut lock_path = path.as_os_str().to_owned();
+        lock_path.push(".lock");
+        let lock = File::create(lock_path).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(path.into())),
+            Err(std::fs::TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(STATEMENTS);
+        let database = |error| OpenError::Database { path: path.into(), error };
+        let writer = pool(1).connect_with(options.clone()).await.map_err(database)?;
+        migrate(&writer, path).await?;
+        let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(database)?;
+        Ok(Self { writer, readers, _lock: Some(lock) })
+    }
+
+    /// A database in memory: gone with the process.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn in_memory() -> std::result::Result<Self, OpenError> {
+        let path = Path::new(":memory:");
+        let options = SqliteConnectOptions::new().in_memory(true).statement_cache_capacity(STATEMENTS);
+        // A database in memory belongs to its one connection.
+        let writer = pool(1)
+            .connect_with(options)
+            .await
+            .map_err(|error| OpenError::Database { path: path.into(), error })?;
+        migrate(&writer, path).await?;
+        Ok(Self { readers: writer.clone(), writer, _lock: None })
+    }
+
+    async fn insert_entries(to: &mut SqliteConnection, entries: &[NewEntry]) -> sqlx::Result<Outcome> {
+        const HEAD: &str = "insert into entry (conversation, seq, sender, mid, kind, at, body) values ";
+        const ROW: &str = "(?,?,?,?,?,?,?)";
+        if entries.is_empty() {
+            return Ok(Outcome::Committed);
+        }
+        let mut sql = String::with_capacity(HEAD.len() + (ROW.len() + 1) * entries.len());
+        sql.push_str(HEAD);
+        for at in 0..entries.len() {
+            sql.push_str(if at == 0 { "" } else { "," });
+            sql.push_str(ROW);
+        }
+        // Nothing but the number of rows varies.
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for entry in entries {
+            let (kind, text) = record::encode(&entry.body);
+            query = query
+                .bind(entry.conv.key())
+                .bind(id(entry.seq.0))
+                .bind(id(entry.from.number()))
+                .bind(entry.mid.0.to_vec())
+                .bind(i64::from(kind))
+                .bind(entry.at)
+                .bind(text.into_owned());
+        }
+        match query.execute(to).await {
+            Ok(_) => Ok(Outcome::Committed),
+            Err(error) if is_conflict(&error) => Ok(Outcome::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+        self.writer.begin_with("begin immediate").await
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .min_connections(connections)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+async fn migrate(pool: &SqlitePool, path: &Path) -> std::result::Result<(), OpenError> {
+    sqlx::migrate!("../migrations/sqlite")
+        .run(pool)
+        .await
+        .map_err(|error| OpenError::Migrate { path: path.into(), error })
+}
+
+fn is_conflict(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn deployment(&self) -> Result<[u8; 16]> {
+        let (id,): (Vec<u8>,) = sqlx::query_as("select id from deployment").fetch_one(&self.readers).await?;
+        id.try_into().map_err(|_| StoreError::Corrupt("the deployment's id has not 16 bytes".into()))
+    }
+
+    async fn register(&self, user: &NewUser) -> Result<RegisterOutcome> {
+        let done = sqlx::query(
+            "insert into user (name, name_key, password_hash, register_mid, created_at) values (?, ?, ?, ?, ?)",
+        )
+        .bind(&user.name)
+        .bind(&user.name_key)
+        .bind(&user.password_hash)
+        .bind(user.mid.0.to_vec())
+        .bind(user.at)
+        .execute(&self.writer)
+        .await;
+        match done {
+            Ok(done) => Ok(RegisterOutcome::Created(sql::user(done.last_insert_rowid())?)),
+            Err(error) if is_conflict(&error) => Ok(RegisterOutcome::Conflict),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn registered_with(&self, mid: ClientMsgId) -> Result<Option<AccountRecord>> {
+        let row = sqlx::query_as("select id, name, password_hash from user where register_mid = ?")
+            .bind(mid.0.to_vec())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(sql::account).transpose()
+    }
+
+    async fn account(&self, account: &Account) -> Result<Option<AccountRecord>> {
+        let query = match account {
+            Account::Number(user) => sqlx::query_as("select id, name, password_hash from user where id = ?")
+                .bind(id(user.number())),
+            Account::Name(key) => {
+                sqlx::query_as("select id, name, password_hash from user where name_key = ?").bind(key)
+            }
+        };
+        query.fetch_optional(&self.readers).await?.map(sql::account).transpose()
+    }
+
+    async fn user_name(&self, user: UserId) -> Result<Option<String>> {
+        let row: Option<(String,)> = sqlx::query_as("select name from user where id = ?")
+            .bind(id(user.number()))
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.map(|(name,)| name))
+    }
+
+    async fn add_token(
+        &self,
+        hash: &TokenHash,
+        user: UserId,
+        expires_at: UnixMillis,
+        keep: usize,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "delete from token where hash in (select hash from token where user_id = ? \
+             order by expires_at desc limit -1 offset ?)",
+        )
+        .bind(id(user.number()))
+        .bind(id(keep.saturating_sub(1) as u64))
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("insert into token (hash, user_id, expires_at) values (?, ?, ?)")
+            .bind(hash.to_vec())
+            .bind(id(user.number()))
+            .bind(expires_at)
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
+        let row: Option<(i64, String, i64)> = sqlx::query_as(
+            "select u.id, u.name, t.expires_at from token t join user u on u.id = t.user_id where t.hash = ?",
+        )
+        .bind(hash.to_vec())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|(user, name, expires_at)| Ok(TokenRecord { user: sql::user(user)?, name, expires_at }))
+            .transpose()
+    }
+
+    async fn remove_token(&self, hash: &TokenHash) -> Result<()> {
+        sqlx::query("delete from token where hash = ?").bind(hash.to_vec()).execute(&self.writer).await?;
+        Ok(())
+    }
+
+    async fn append(&self, entries: &[NewEntry]) -> Result<Outcome> {
+        let mut writer = self.writer.acquire().await?;
+        Ok(Self::insert_entries(&mut writer, entries).await?)
+    }
+
+    async fn apply(&self, change: &Change) -> Result<Outcome> {
+        let mut tx = self.begin().await?;
+        if Self::insert_entries(&mut tx, &change.entries).await? == Outcome::Conflict {
+            tx.rollback().await?;
+            return Ok(Outcome::Conflict);
+        }
+        for effect in &change.effects {
+            sql::effect(&mut tx, *effect).await?;
+        }
+        tx.commit().await?;
+        Ok(Outcome::Committed)
+    }
+
+    async fn created_with(&self, creator: UserId, mid: ClientMsgId) -> Result<Option<KnownGroup>> {
+        let mut reader = self.readers.acquire().await?;
+        sql::created_with(&mut reader, creator, mid).await
+    }
+
+    async fn create_group(&self, new: &NewGroup) -> Result<GroupOutcome> {
+        let mut tx = self.begin().await?;
+        if let Some(known) = sql::created_with(&mut tx, new.creator, new.mid).await? {
+            return Ok(GroupOutcome::Known(known));
+        }
+        let done = sqlx::query(
+            "insert into chat_group (name, description, creator_id, mid, created_at) values (?, ?, ?, ?, ?)",
+        )
+        .bind(&new.name)
+        .bind(&new.description)
+        .bind(id(new.creator.number()))
+        .bind(new.mid.0.to_vec())
+        .bind(new.at)
+        .execute(&mut *tx)
+        .await?;
+        let group = sql::group(done.last_insert_rowid())?;
+        if Self::insert_entries(&mut tx, &new.entries(group)).await? == Outcome::Conflict {
+            tx.rollback().await?;
+            return Ok(GroupOutcome::Conflict);
+        }
+        let effect = Effect::BeginMembership { group, user: new.creator, role: Role::Creator, from: Seq(1) };
+        sql::effect(&mut tx, effect).await?;
+        tx.commit().await?;
+        Ok(GroupOutcome::Created(group))
+    }
+
+    async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved> {
+        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+            "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from json_each(?) k \
+             cross join entry e on e.conversation = k.value ->> 0 and e.sender = k.value ->> 1 \
+             and e.mid = unhex(k.value ->> 2) join user u on u.id = e.sender",
+        )
+        .bind(json_keys(keys))
+        .fetch_all(&self.readers)
+        .await?;
+        let known = rows.into_iter().map(entry).collect::<Result<_>>()?;
+        Ok(Resolved { known, heads: self.heads(convs).await? })
+    }
+
+    async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>> {
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "select k.value, coalesce((select max(seq) from entry where conversation = k.value), 0) \
+             from json_each(?) k",
+        )
+        .bind(conv_keys(convs))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(|(conv, seq)| Ok((sql::conv(conv)?, sql::seq(seq)?))).collect()
+    }
+
+    async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
+        // One transaction: heads and side rows are of one moment.
+        let mut tx = self.readers.begin().await?;
+        let mut snapshots = Vec::with_capacity(convs.len());
+        for conv in convs {
+            snapshots.push(sql::snapshot(&mut tx, *conv).await?);
+        }
+        tx.commit().await?;
+        Ok(snapshots)
+    }
+
+    async fn entries(
+        &self,
+        conv: ConversationId,
+        after: Seq,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>> {
+        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+            "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from entry e \
+             join user u on u.id = e.sender where e.conversation = ? and e.seq > ? order by e.seq limit ?",
+        )
+        .bind(conv.key())
+        .bind(id(after.0))
+        .bind(id(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        let mut page = rows.into_iter().map(entry).collect::<Result<Vec<_>>>()?;
+        page.truncate(within_bytes(page.iter(), bytes_max));
+        Ok(page)
+    }
+
+    async fn entries_before(
+        &self,
+        conv: ConversationId,
+        from: Seq,
+        before: Seq,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>> {
+        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+            "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from entry e \
+             join user u on u.id = e.sender where e.conversation = ? and e.seq >= ? and e.seq < ? \
+             order by e.seq desc limit ?",
+        )
+        .bind(conv.key())
+        .bind(id(from.0))
+        .bind(id(before.0))
+        .bind(id(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        let mut page = rows.into_iter().map(entry).collect::<Result<Vec<_>>>()?;
+        page.truncate(within_bytes(page.iter(), bytes_max));
+        page.reverse();
+        Ok(page)
+    }
+
+    async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
+        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+            "select conversation, max(seq), max(committed_at) from entry indexed by entry_committed \
+             where committed_at >= ? group by conversation limit ?",
+        )
+        .bind(since)
+        .bind(id(limit as u64 + 1))
+        .fetch_all(&self.readers)
+        .await?;
+        let truncated = rows.len() > limit;
+        let until = rows.iter().map(|(_, _, at)| *at).max().unwrap_or(since).max(since);
+        let heads = rows.into_iter().take(limit);
+        let heads =
+            heads.map(|(conv, seq, _)| Ok((sql::conv(conv)?, sql::seq(seq)?))).collect::<Result<_>>()?;
+        Ok(Advanced { until, heads, truncated })
+    }
+
+    async fn periods(&self, user: UserId) -> Result<Vec<Period>> {
+        let rows = sqlx::query_as(sql::PERIODS).bind(id(user.number())).fetch_all(&self.readers).await?;
+        let periods = rows.into_iter().map(|row| period(user, row)).collect::<Result<Vec<_>>>()?;
+        let mut periods: Vec<_> =
+            periods.into_iter().filter(|p| p.until.is_none_or(|until| until > p.delivered)).collect();
+        periods.sort();
+        Ok(periods)
+    }
+
+    async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
+        let (mut peers, mut groups) = (Vec::new(), Vec::new());
+        for conv in convs {
+            match conv.parse() {
+                protocol::Conversation::Direct(..) => peers.extend(conv.peer_of(user).map(UserId::number)),
+                protocol::Conversation::Group(group) => groups.push(group.number()),
+                protocol::Conversation::Notices(_) => {}
+            }
+        }
+        let rows = sqlx::query_as(sql::PERIODS_IN)
+            .bind(id(user.number()))
+            .bind(sql::numbers(&peers))
+            .bind(sql::numbers(&groups))
+            .fetch_all(&self.readers)
+            .await?;
+        let mut periods = rows.into_iter().map(|row| period(user, row)).collect::<Result<Vec<_>>>()?;
+        periods.sort();
+        Ok(periods)
+    }
+
+    async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq> {
+        let row: Option<(i64,)> =
+            sqlx::query_as("select seq from delivered where user_id = ? and conversation = ?")
+                .bind(id(user.number()))
+                .bind(conv.key())
+                .fetch_optional(&self.readers)
+                .await?;
+        row.map_or(Ok(Seq::ZERO), |(seq,)| sql::seq(seq))
+    }
+
+    async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {
+        let rows: Vec<_> =
+            cursors.iter().map(|(user, conv, seq)| (user.number(), conv.key(), seq.0)).collect();
+        sqlx::query(
+            "insert into delivered (user_id, conversation, seq) \
+             select c.value ->> 0, c.value ->> 1, c.value ->> 2 from json_each(?) c where true \
+             on conflict do update set seq = max(seq, excluded.seq)",
+        )
+        .bind(sql::json(&rows))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    async fn friends(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<FriendRow>> {
+        let rows: Vec<(i64, String, bool, bool)> = sqlx::query_as(
+            "select f.peer_id, u.name, f.friend, f.blocked from friend f join user u on u.id = f.peer_id \
+             where f.user_id = ? and f.peer_id > ? and (f.friend or f.blocked) order by f.peer_id limit ?",
+        )
+        .bind(id(user.number()))
+        .bind(id(after))
+        .bind(id(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        let rows = rows.into_iter();
+        rows.map(|(peer, name, friend, blocked)| {
+            Ok(FriendRow { peer: sql::user(peer)?, name, friend, blocked })
+        })
+        .collect()
+    }
+
+    async fn groups(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<GroupInfo>> {
+        let rows: Vec<(i64, String, String, i64, i64)> = sqlx::query_as(
+            "select g.id, g.name, g.description, m.role, \
+             (select count(*) from membership o where o.group_id = g.id and o.until_seq is null) \
+             from membership m join chat_group g on g.id = m.group_id \
+             where m.user_id = ? and m.group_id > ? and m.until_seq is null order by m.group_id limit ?",
+        )
+        .bind(id(user.number()))
+        .bind(id(after))
+        .bind(id(limit as u64))
+        .fetch_all(&self.readers)
+        .await?;
+        let rows = rows.into_iter();
+        rows.map(|(group, name, description, number, members)| {
+            let members = u64::try_from(members).unwrap_or_default();
+            Ok(GroupInfo { group: sql::group(group)?, name, description, role: role(number), members })
+        })
+        .collect()
+    }
+
+    async fn members(
+        &self,
+        group: GroupId,
+        reader: UserId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<Vec<MemberRow>>> {
+        let mut tx = self.readers.begin().await?;
+        let Rights::Group(rights) = sql::snapshot(&mut tx, ConversationId::group(group)).await?.rights else {
+            return Ok(None);
+        };
+        if !rights.members.contains_key(&reader) {
+            return Ok(None);
+        }
+        let rows: Vec<(i64, String, i64)> = sqlx::query_as(
+            "select m.user_id, u.name, m.role from membership m join user u on u.id = m.user_id \
+             where m.group_id = ? and m.user_id > ? and m.until_seq is null order by m.user_id limit ?",
+        )
+        .bind(id(group.number()))
+        .bind(id(after))
+        .bind(id(limit as u64))
+        .fetch_all(&mut *tx)
+        .await?;
+        let rows = rows.into_iter();
+        let rows = rows
+            .map(|(user, name, number)| Ok(MemberRow { user: sql::user(user)?, name, role: role(number) }));
+        rows.collect::<Result<_>>().map(Some)
+    }
+
+    async fn counts(&self, user: UserId) -> Result<Counts> {
+        let (friends, groups): (i64, i64) = sqlx::query_as(
+            "select (select count(*) from friend where user_id = ?1 and (friend or blocked)), \
+             (select count(*) from membership where user_id = ?1 and until_seq is null)",
+        )
+        .bind(id(user.number()))
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(Counts {
+            friends: u64::try_from(friends).unwrap_or_default(),
+            groups: u64::try_from(groups).unwrap_or_default(),
+        })
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
