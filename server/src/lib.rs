@@ -1,1 +1,30 @@
-//! x
+//! chatserver: a node of the clustered chat system.
+//!
+//! The one idea: the log is the truth, everything else is a hint. A conversation is an append-only log in the [`store`];
+//! a [`session`] is a set of cursors over logs; delivering is advancing a cursor.
+//!
+//! From a request to its effect:
+//!
+//! - [`listener`] accepts, [`connection`] reads lines and runs [`commands`]
+//! - [`committer`] writes entries, many in one statement, as [`rights`] allow
+//! - [`feed`] and [`feeds`] hold each conversation's head and recent entries, and tell sessions of progress through their [`outbox`]
+//! - [`relay`] tells other nodes; [`sweep`] finds what it did not tell
+//! - [`registry`] knows who is online; [`delivered`] writes how far users have read
+//! - [`node`] puts it together; [`config`] and `main` make it a program
+pub mod commands;
+pub mod committer;
+pub mod config;
+pub mod connection;
+pub mod delivered;
+pub mod feed;
+pub mod feeds;
+pub mod listener;
+pub mod node;
+pub mod outbox;
+pub mod password;
+pub mod registry;
+pub mod relay;
+pub mod rights;
+pub mod session;
+pub mod store;
+pub mod sweep;

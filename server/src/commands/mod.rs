@@ -1,0 +1,112 @@
+//! What a request does, apart from `send` and `ack`, which the connection hands on without waiting.
+//!
+//! A command is a future that ends in an [`Effect`] on its connection. It is carried out in order with the connection's others.
+
+mod account;
+mod friends;
+mod groups;
+mod history;
+mod session;
+
+use std::sync::Arc;
+
+use protocol::{
+    ErrorBody, ErrorCode, Request, RequestId, Token, UserId,
+    message::{Cursors, write_error, write_reply},
+};
+use serde::Serialize;
+use tracing::error;
+
+pub use self::session::{Opened, check_token, close, open, open_with_token, token_hash};
+use crate::{node::Node, store::StoreError};
+
+/// Lines in one page of a list.
+pub const LIST_MAX: usize = 200;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Who {
+    /// The user.
+    pub user: UserId,
+    /// The user's name.
+    pub name: Arc<str>,
+}
+
+/// What a command's outcome is for its connection.
+pub enum Effect {
+    /// A reply, as a line.
+    Reply(Vec<u8>),
+    /// A reply, and a session.
+    Opened(Vec<u8>, Box<Opened>),
+    /// A reply, and more cursors to come for a resume with this token.
+    Resuming(Vec<u8>, Token, Cursors),
+    /// A reply, and the end of the connection.
+    LoggedOut(Vec<u8>),
+}
+
+/// Carries out a request of a session.
+pub async fn run(node: Arc<Node>, who: Who, id: RequestId, request: Request) -> Effect {
+    let node = &node;
+    let user = who.user;
+    Effect::Reply(match request {
+        Request::Befriend(_) | Request::Unfriend(_) | Request::Block(_) | Request::Unblock(_) => {
+            line(id, friends::act(node, who, request).await)
+        }
+        Request::Friends(page) => line(id, friends::list(node, user, page).await),
+        Request::CreateGroup(request) => line(id, groups::create(node, who, request).await),
+        Request::Join(_) | Request::Quit(_) | Request::DeleteGroup(_) | Request::RemoveMember(_) => {
+            line(id, groups::act(node, who, request).await)
+        }
+        Request::Groups(page) => line(id, groups::list(node, user, page).await),
+        Request::Members(request) => line(id, groups::members(node, user, request).await),
+        Request::History(request) => line(id, history::read(node, user, request).await),
+        // The connection sees to the others.
+        _ => line::<()>(id, Err(ErrorCode::UnknownOp.into())),
+    })
+}
+
+/// Carries out `register`.
+pub async fn register(node: Arc<Node>, id: RequestId, request: protocol::message::Register) -> Effect {
+    Effect::Reply(line(id, account::register(&node, request).await))
+}
+
+/// Carries out `login`.
+pub async fn login(node: Arc<Node>, id: RequestId, request: protocol::message::Login) -> Effect {
+    opened(id, account::login(&node, request).await)
+}
+
+/// The effect of a command that opens a session.
+pub fn opened<T: Serialize>(id: RequestId, result: Result<(T, Opened), ErrorBody>) -> Effect {
+    match result {
+        Ok((reply, opened)) => Effect::Opened(line(id, Ok(reply)), Box::new(opened)),
+        Err(error) => Effect::Reply(line::<()>(id, Err(error))),
+    }
+}
+
+/// A reply's line.
+pub fn line<T: Serialize>(id: RequestId, result: Result<T, ErrorBody>) -> Vec<u8> {
+    let mut line = Vec::with_capacity(128);
+    match result {
+        Ok(ok) => write_reply(&mut line, id, &ok),
+        Err(error) => write_error(&mut line, Some(id), &error),
+    }
+    line
+}
+
+/// What a client is told of a failed store. The details stay in the log.
+fn store_error(error: &StoreError) -> ErrorBody {
+    error!(%error, "a command failed");
+    match error {
+        StoreError::Unavailable(_) => ErrorCode::Unavailable.into(),
+        StoreError::Corrupt(_) => ErrorCode::Internal.into(),
+    }
+}
+
+/// The number at which the next page of a list starts, if this one is full.
+fn next_page<T>(page: &mut Vec<T>, number: impl Fn(&T) -> u64) -> Option<u64> {
+    if page.len() <= LIST_MAX {
+        return None;
+    }
+    page.truncate(LIST_MAX);
+    page.last().map(number)
+}

@@ -1,0 +1,351 @@
+//! The committer: everything that a node writes to logs goes through it, one statement at a time.
+//!
+//! Group commit without added delay: what arrives while a statement is under way is the next batch. Since a node has one append in flight, a
+//! session's messages to a conversation keep their order, and no number is given out twice.
+//! What makes it safe between nodes is the store's key (DESIGN, numbering and conflicts).
+
+mod acts;
+mod sends;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use protocol::{
+    ClientMsgId, Clock, ConversationId, Entropy, ErrorBody, ErrorCode, GroupId, RequestId, Seq, UserId,
+    message::{Appended, write_error, write_reply},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tracing::{debug, warn};
+
+use self::sends::Batch;
+use crate::{
+    feed::FeedCell,
+    feeds::Feeds,
+    outbox::{Outbox, Wakes},
+    relay::Relay,
+    rights::Act,
+    store::{MidKey, NewEntry, Resolved, Store, StoreError},
+};
+
+/// Requests waiting to be committed. When it is full, the request is refused as `overloaded`.
+pub const QUEUE_MAX: usize = 16_384;
+/// Bytes of text waiting to be committed; likewise.
+pub const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Messages in one statement: enough that a statement's fixed cost no longer shows.
+const BATCH_MAX: usize = 512;
+/// Bytes of text in one statement, beyond its first message.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Conflicts of one batch or act after which it is refused as `overloaded`.
+const CONFLICTS_MAX: u32 = 16;
+/// How long a batch or act is tried while the store is not available.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause after a failed attempt.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A message to be sent.
+#[derive(Debug)]
+pub struct Send {
+    /// Where to.
+    pub cell: Arc<FeedCell>,
+    /// The sender.
+    pub from: UserId,
+    /// The sender's name.
+    pub name: Arc<str>,
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// The message.
+    pub text: String,
+    /// Who gets the reply.
+    pub outbox: Arc<Outbox>,
+    /// The request's id.
+    pub id: RequestId,
+}
+
+/// A change of rights.
+#[derive(Debug)]
+pub struct ActJob {
+    /// Of which conversation.
+    pub cell: Arc<FeedCell>,
+    /// Who does it.
+    pub from: UserId,
+    /// Their name.
+    pub name: Arc<str>,
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// What.
+    pub act: Act,
+    /// The other user's name, in a direct conversation.
+    pub peer_name: String,
+    /// Who gets the outcome.
+    pub done: oneshot::Sender<Result<Seq, ErrorBody>>,
+}
+
+/// A group to be made.
+#[derive(Debug)]
+pub struct GroupJob {
+    /// Who makes it.
+    pub from: UserId,
+    /// Their name.
+    pub name: Arc<str>,
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// The group's name.
+    pub title: String,
+    /// What it is for.
+    pub description: String,
+    /// Who gets the outcome.
+    pub done: oneshot::Sender<Result<GroupId, ErrorBody>>,
+}
+
+/// What the committer does.
+#[derive(Debug)]
+pub enum Job {
+    /// A message.
+    Send(Send),
+    /// A change of rights.
+    Act(ActJob),
+    /// A new group.
+    Group(GroupJob),
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Send(send) => send.text.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Bounds that the committer checks.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Members of a group.
+    pub members_per_group_max: usize,
+    /// Groups of a user.
+    pub groups_per_user_max: u64,
+    /// Friends and blocked users of a user.
+    pub friends_per_user_max: u64,
+}
+
+/// The way to the committer.
+#[derive(Debug, Clone)]
+pub struct Committer {
+    queue: mpsc::Sender<Job>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Committer {
+    /// Queues a job. Jobs are carried out in the order queued, as far as one conversation is concerned.
+    ///
+    /// # Errors
+    /// `overloaded` if too much is queued; `going_away` if the committer has ended.
+    pub fn submit(&self, job: Job) -> Result<(), ErrorCode> {
+        let bytes = job.bytes();
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(ErrorCode::Overloaded);
+        }
+        self.queue.try_send(job).map_err(|error| {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => ErrorCode::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => ErrorCode::GoingAway,
+            }
+        })
+    }
+}
+
+/// The committer's task.
+pub struct Worker {
+    queue: mpsc::Receiver<Job>,
+    bytes: Arc<AtomicUsize>,
+    store: Arc<dyn Store>,
+    feeds: Arc<Feeds>,
+    relay: Arc<dyn Relay>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    bounds: Bounds,
+    backlog: VecDeque<Job>,
+}
+
+impl Worker {
+    /// A committer, and the way to it.
+    pub fn new(
+        store: Arc<dyn Store>,
+        feeds: Arc<Feeds>,
+        relay: Arc<dyn Relay>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        bounds: Bounds,
+    ) -> (Committer, Self) {
+        let (sender, queue) = mpsc::channel(QUEUE_MAX);
+        let bytes = Arc::<AtomicUsize>::default();
+        let committer = Committer { queue: sender, bytes: Arc::clone(&bytes) };
+        let backlog = VecDeque::new();
+        (committer, Self { queue, bytes, store, feeds, relay, clock, entropy, bounds, backlog })
+    }
+
+    /// Works until every [`Committer`] is gone and what they queued is done.
+    pub async fn run(mut self) {
+        let mut arrived = Vec::with_capacity(BATCH_MAX);
+        loop {
+            if self.backlog.is_empty() {
+                if self.queue.recv_many(&mut arrived, BATCH_MAX).await == 0 {
+                    return;
+                }
+                self.backlog.extend(arrived.drain(..));
+            }
+            self.round().await;
+        }
+    }
+
+    /// Carries out the front of the backlog.
+    ///
+    /// Messages to different conversations go together. What follows an act on the same
+    /// conversation waits for it, so that one conversation's jobs keep their order.
+    async fn round(&mut self) {
+        let (mut sends, mut rest, mut after_act) = (Vec::new(), VecDeque::new(), BTreeSet::new());
+        let (mut bytes, mut done) = (0, 0);
+        while let Some(job) = self.backlog.pop_front() {
+            match job {
+                Job::Send(send) if !after_act.contains(&send.cell.conv) => {
+                    let more = send.text.len();
+                    if !sends.is_empty() && bytes + more > BATCH_BYTES_MAX {
+                        self.backlog.push_front(Job::Send(send));
+                        break;
+                    }
+                    bytes += more;
+                    sends.push(send);
+                }
+                job => {
+                    if let Job::Act(act) = &job {
+                        after_act.insert(act.cell.conv);
+                    }
+                    rest.push_back(job);
+                }
+            }
+        }
+        done += bytes;
+        if !sends.is_empty() {
+            self.commit_sends(Batch::new(sends)).await;
+        }
+        // What is left of the backlog arrived later than the rest.
+        while let Some(job) = rest.pop_front() {
+            match job {
+                Job::Act(job) => self.commit_act(job).await,
+                Job::Group(job) => self.commit_group(job).await,
+                Job::Send(send) => {
+                    done += send.text.len();
+                    self.commit_sends(Batch::new(vec![send])).await;
+                }
+            }
+        }
+        self.bytes.fetch_sub(done, Ordering::Relaxed);
+    }
+
+    /// Loads the rights of feeds that have none; returns which.
+    async fn load_rights(
+        &self,
+        cells: &BTreeMap<ConversationId, Arc<FeedCell>>,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        let missing: Vec<_> =
+            cells.iter().filter(|(_, cell)| cell.lock().rights().is_none()).map(|(conv, _)| *conv).collect();
+        if missing.is_empty() {
+            return Ok(missing);
+        }
+        for snapshot in self.store.snapshots(&missing).await? {
+            let cell = &cells[&snapshot.conv];
+            cell.lock().load(snapshot);
+            self.feeds.fill(cell);
+        }
+        Ok(missing)
+    }
+
+    /// After a conflict: what is known of these keys, while the feeds catch up with what others wrote.
+    async fn settle(
+        &self,
+        keys: &[MidKey],
+        cells: &BTreeMap<ConversationId, Arc<FeedCell>>,
+    ) -> Result<Resolved, StoreError> {
+        let convs: Vec<_> = cells.keys().copied().collect();
+        let resolved = self.store.resolve(keys, &convs).await?;
+        for (conv, head) in &resolved.heads {
+            let cell = &cells[conv];
+            let Some(confirmed) = cell.lock().rights().map(|(_, confirmed)| confirmed) else { continue };
+            if *head == confirmed {
+                continue;
+            }
+            let lines = self.feeds.page(*conv, confirmed).await?;
+            let contiguous = lines.first().is_some_and(|line| line.seq == confirmed.next());
+            if contiguous && lines.last().is_some_and(|line| line.seq >= *head) {
+                let mut wakes = Wakes::default();
+                self.feeds.confirm(cell, lines, &mut wakes);
+                wakes.fire();
+            } else {
+                // Too far behind for one page: start from the present state.
+                cell.lock().forget_rights();
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// After a failed attempt, whose outcome is unknown: waits, or says that patience has ended.
+    async fn pause(&self, error: &StoreError, attempts: u32, deadline: Instant) -> bool {
+        if attempts == 1 {
+            warn!(%error, "the store failed; trying again");
+        } else {
+            debug!(%error, attempts, "the store failed again");
+        }
+        if Instant::now() >= deadline || matches!(error, StoreError::Corrupt(_)) {
+            return false;
+        }
+        tokio::time::sleep(PAUSE + self.entropy.jitter(PAUSE)).await;
+        true
+    }
+
+    /// Nothing these feeds hold is certain any more.
+    fn forget(cells: &BTreeMap<ConversationId, Arc<FeedCell>>) {
+        for cell in cells.values() {
+            cell.lock().forget_rights();
+        }
+    }
+
+    fn new_entry(
+        &self,
+        conv: ConversationId,
+        from: UserId,
+        mid: ClientMsgId,
+        body: protocol::EntryBody,
+    ) -> NewEntry {
+        NewEntry { conv, seq: Seq::ZERO, from, mid, at: self.clock.now(), body }
+    }
+}
+
+/// The error for what the store could not do.
+fn code(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::Unavailable(_) => ErrorCode::Unavailable,
+        StoreError::Corrupt(_) => ErrorCode::Internal,
+    }
+}
+
+/// Puts a send's reply into its session's outbox.
+fn reply(outbox: &Arc<Outbox>, id: RequestId, result: Result<Seq, ErrorCode>, wakes: &mut Wakes) {
+    outbox.put(wakes, |letters| {
+        match result {
+            Ok(seq) => write_reply(&mut letters.replies, id, &Appended { seq }),
+            Err(code) => write_error(&mut letters.replies, Some(id), &code.into()),
+        }
+        letters.replied += 1;
+    });
+}

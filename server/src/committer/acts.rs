@@ -1,0 +1,269 @@
+//! Changes of rights: an entry and its side rows in one transaction, with notices to those who gain rights.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use protocol::{
+    Conversation, ConversationId, EntryBody, ErrorBody, ErrorCode, GroupId, Seq, UserId, message::Role,
+};
+use tokio::time::Instant;
+
+use super::{ActJob, CONFLICTS_MAX, GroupJob, PATIENCE, Worker, code, sends::line};
+use crate::{
+    outbox::Wakes,
+    relay::Hint,
+    rights::{Act, Rights},
+    store::{Change, Effect, GroupOutcome, NewEntry, NewGroup, Outcome, StoreError},
+};
+
+/// What an attempt came to.
+enum Attempt<T> {
+    Done(T),
+    Refused(ErrorCode),
+    Conflict,
+}
+
+/// How often something was tried.
+struct Tries {
+    deadline: Instant,
+    conflicts: u32,
+    failures: u32,
+}
+
+impl Tries {
+    fn new() -> Self {
+        Self { deadline: Instant::now() + PATIENCE, conflicts: 0, failures: 0 }
+    }
+}
+
+impl Worker {
+    pub(super) async fn commit_act(&self, job: ActJob) {
+        let mut tries = Tries::new();
+        let result = loop {
+            let attempt = self.attempt_act(&job).await;
+            if let Some(result) = self.judge(attempt, &mut tries).await {
+                break result;
+            }
+        };
+        // Who asked may be gone.
+        let _ = job.done.send(result);
+    }
+
+    pub(super) async fn commit_group(&self, job: GroupJob) {
+        let mut tries = Tries::new();
+        let result = loop {
+            let attempt = self.attempt_group(&job).await;
+            if let Some(result) = self.judge(attempt, &mut tries).await {
+                break result;
+            }
+        };
+        let _ = job.done.send(result);
+    }
+
+    /// The result, or `None` to try again.
+    async fn judge<T: Send>(
+        &self,
+        attempt: Result<Attempt<T>, StoreError>,
+        tries: &mut Tries,
+    ) -> Option<Result<T, ErrorBody>> {
+        match attempt {
+            Ok(Attempt::Done(value)) => Some(Ok(value)),
+            Ok(Attempt::Refused(code)) => Some(Err(code.into())),
+            Ok(Attempt::Conflict) => {
+                tries.conflicts += 1;
+                (tries.conflicts > CONFLICTS_MAX).then(|| Err(ErrorCode::Overloaded.into()))
+            }
+            Err(error) => {
+                tries.failures += 1;
+                let again = self.pause(&error, tries.failures, tries.deadline).await;
+                (!again).then(|| Err(code(&error).into()))
+            }
+        }
+    }
+
+    /// One attempt. It starts from the store's present state: acts are rare, and a refusal has to be certain.
+    async fn attempt_act(&self, job: &ActJob) -> Result<Attempt<Seq>, StoreError> {
+        let conv = job.cell.conv;
+        let cells = BTreeMap::from([(conv, Arc::clone(&job.cell))]);
+        Self::forget(&cells);
+        self.load_rights(&cells).await?;
+        let Some((rights, confirmed)) =
+            job.cell.lock().rights().map(|(rights, confirmed)| (rights.clone(), confirmed))
+        else {
+            return Ok(Attempt::Conflict);
+        };
+        let allowed = match rights.check(conv, job.from, &job.act) {
+            Ok(body) => self.within_bounds(job, &rights).await?.map(|()| body),
+            Err(code) => Err(code),
+        };
+        let body = match allowed {
+            Ok(body) => body,
+            // What happened before gets its first answer.
+            Err(code) => return Ok(self.known(job).await?.unwrap_or(Attempt::Refused(code))),
+        };
+        let change = self.change(job, &rights, confirmed.next(), body).await?;
+        match self.store.apply(&change).await? {
+            Outcome::Committed => {
+                self.announce(change.entries, &job.name);
+                Ok(Attempt::Done(confirmed.next()))
+            }
+            Outcome::Conflict => Ok(self.known(job).await?.unwrap_or(Attempt::Conflict)),
+        }
+    }
+
+    /// The answer to an act that was tried before with this message id.
+    async fn known(&self, job: &ActJob) -> Result<Option<Attempt<Seq>>, StoreError> {
+        let resolved = self.store.resolve(&[(job.cell.conv, job.from, job.mid)], &[]).await?;
+        Ok(resolved.known.first().map(|entry| {
+            if job.act.led_to(&entry.body) {
+                Attempt::Done(entry.seq)
+            } else {
+                Attempt::Refused(ErrorCode::IdReused)
+            }
+        }))
+    }
+
+    /// Whether the act stays within the limits on friends, groups and members.
+    async fn within_bounds(
+        &self,
+        job: &ActJob,
+        rights: &Rights,
+    ) -> Result<Result<(), ErrorCode>, StoreError> {
+        let bounds = self.bounds;
+        let reached = match (&job.act, rights) {
+            (Act::Join, Rights::Group(group)) => {
+                group.members.len() >= bounds.members_per_group_max
+                    || self.store.counts(job.from).await?.groups >= bounds.groups_per_user_max
+            }
+            (Act::Befriend, _) => {
+                let mut reached = false;
+                for user in [Some(job.from), job.cell.conv.peer_of(job.from)].into_iter().flatten() {
+                    reached |= self.store.counts(user).await?.friends >= bounds.friends_per_user_max;
+                }
+                reached
+            }
+            (Act::Block, _) => self.store.counts(job.from).await?.friends >= bounds.friends_per_user_max,
+            _ => false,
+        };
+        Ok(if reached { Err(ErrorCode::LimitReached) } else { Ok(()) })
+    }
+
+    /// The entry, its side rows, and notices to those who gain rights.
+    async fn change(
+        &self,
+        job: &ActJob,
+        rights: &Rights,
+        seq: Seq,
+        body: EntryBody,
+    ) -> Result<Change, StoreError> {
+        let (conv, from) = (job.cell.conv, job.from);
+        let (effects, opened) = effects(conv, from, seq, &body, job, rights);
+        let mut entries = vec![NewEntry { seq, ..self.new_entry(conv, from, job.mid, body) }];
+        let notices: Vec<_> = opened.iter().map(|(user, _)| ConversationId::notices(*user)).collect();
+        let heads = self.store.heads(&notices).await?;
+        for (user, title) in opened {
+            let notices = ConversationId::notices(user);
+            let body = EntryBody::Opened { opened: conv, after: seq.previous(), title };
+            let seq = heads.get(&notices).copied().unwrap_or_default().next();
+            entries.push(NewEntry { seq, ..self.new_entry(notices, from, job.mid, body) });
+        }
+        entries.sort_by_key(|entry| entry.conv);
+        Ok(Change { entries, effects })
+    }
+
+    async fn attempt_group(&self, job: &GroupJob) -> Result<Attempt<GroupId>, StoreError> {
+        let notices = ConversationId::notices(job.from);
+        let head = self.store.heads(&[notices]).await?.get(&notices).copied().unwrap_or_default();
+        let new = NewGroup {
+            creator: job.from,
+            mid: job.mid,
+            name: job.title.clone(),
+            description: job.description.clone(),
+            at: self.clock.now(),
+            notice_seq: head.next(),
+        };
+        let full = self.store.counts(job.from).await?.groups >= self.bounds.groups_per_user_max;
+        let outcome = if full {
+            match self.store.created_with(job.from, job.mid).await? {
+                Some(known) => GroupOutcome::Known(known),
+                None => return Ok(Attempt::Refused(ErrorCode::LimitReached)),
+            }
+        } else {
+            self.store.create_group(&new).await?
+        };
+        Ok(match outcome {
+            GroupOutcome::Created(group) => {
+                self.announce(new.entries(group), &job.name);
+                Attempt::Done(group)
+            }
+            GroupOutcome::Known(known) if known.name == job.title && known.description == job.description => {
+                Attempt::Done(known.group)
+            }
+            GroupOutcome::Known(_) => Attempt::Refused(ErrorCode::IdReused),
+            GroupOutcome::Conflict => Attempt::Conflict,
+        })
+    }
+
+    /// After a commit: to the local sessions and to the other nodes.
+    fn announce(&self, entries: Vec<NewEntry>, name: &str) {
+        let mut wakes = Wakes::default();
+        let mut hints = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let conv = entry.conv;
+            let lines = vec![line(entry, name)];
+            hints.push(Hint { conv, lines: lines.clone() });
+            if let Some(cell) = self.feeds.existing(conv) {
+                self.feeds.confirm(&cell, lines, &mut wakes);
+            }
+        }
+        wakes.fire();
+        self.relay.publish(hints);
+    }
+}
+
+/// The side rows of an entry, and who gains the right to read, with the title they see.
+fn effects(
+    conv: ConversationId,
+    from: UserId,
+    seq: Seq,
+    body: &EntryBody,
+    job: &ActJob,
+    rights: &Rights,
+) -> (Vec<Effect>, Vec<(UserId, String)>) {
+    let open = |user, peer| Effect::OpenDirect { user, peer, after: seq.previous() };
+    match (conv.parse(), body) {
+        (Conversation::Direct(a, b), _) => {
+            let peer = if a == from { b } else { a };
+            let own = (from, job.peer_name.clone());
+            match body {
+                EntryBody::Befriended => (
+                    vec![open(a, b), open(b, a), Effect::SetFriends { a, b, friends: true }],
+                    vec![own, (peer, job.name.to_string())],
+                ),
+                EntryBody::Unfriended => (vec![Effect::SetFriends { a, b, friends: false }], vec![]),
+                EntryBody::Blocked => (
+                    vec![open(from, peer), Effect::SetBlocked { user: from, peer, blocked: true }],
+                    vec![own],
+                ),
+                _ => (vec![Effect::SetBlocked { user: from, peer, blocked: false }], vec![]),
+            }
+        }
+        (Conversation::Group(group), EntryBody::Joined) => {
+            let title = match rights {
+                Rights::Group(group) => group.title.clone(),
+                _ => String::new(),
+            };
+            (
+                vec![Effect::BeginMembership { group, user: from, role: Role::Member, from: seq }],
+                vec![(from, title)],
+            )
+        }
+        (Conversation::Group(group), EntryBody::Left) => {
+            (vec![Effect::EndMembership { group, user: from, until: seq }], vec![])
+        }
+        (Conversation::Group(group), EntryBody::Removed { user, .. }) => {
+            (vec![Effect::EndMembership { group, user: *user, until: seq }], vec![])
+        }
+        (Conversation::Group(group), _) => (vec![Effect::DeleteGroup { group, until: seq }], vec![]),
+        (Conversation::Notices(_), _) => (vec![], vec![]),
+    }
+}

@@ -1,0 +1,218 @@
+//! The command line and the environment.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use thiserror::Error;
+
+use crate::node::NodeConfig;
+
+/// A node of the clustered chat system.
+///
+/// Alone it needs nothing else: messages go to an SQLite database in the platform's data directory. It speaks the protocol of SPEC.md,
+/// one JSON object per line, on IP and PORT; Ctrl-C or SIGTERM ends it in an orderly way.
+///
+/// Every option can also be given by the environment variable named with it.
+#[derive(Debug, Parser)]
+#[command(name = "chatserver", version, max_term_width = 100)]
+pub struct Args {
+    /// Address to listen on; 0.0.0.0 or :: for all.
+    pub ip: IpAddr,
+    /// Port to listen on; 0 for any free one (the log says which).
+    pub port: u16,
+
+    /// Where data is kept: sqlite:PATH, or :memory: for nothing that lasts.
+    ///
+    /// The default is chat.db in the data directory.
+    #[arg(long, env = "CHAT_DATABASE", value_name = "URL")]
+    pub database: Option<String>,
+    /// The data directory, if not the platform's usual one.
+    #[arg(long, env = "CHAT_DATA_DIR", value_name = "DIR", conflicts_with = "database")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Connections at once.
+    #[arg(
+        long,
+        env = "CHAT_CONNECTIONS_MAX",
+        value_name = "N",
+        default_value_t = 20_000,
+        help_heading = "Limits"
+    )]
+    pub connections_max: usize,
+    /// Seconds from connection to login.
+    #[arg(long, env = "CHAT_LOGIN_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = seconds, help_heading = "Limits")]
+    pub login_timeout: Duration,
+    /// Seconds of silence after which a client is taken for gone.
+    #[arg(long, env = "CHAT_IDLE_TIMEOUT", value_name = "SECONDS", default_value = "90", value_parser = seconds, help_heading = "Limits")]
+    pub idle_timeout: Duration,
+    /// Days a session can be resumed without the password.
+    #[arg(long, env = "CHAT_TOKEN_DAYS", value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Limits")]
+    pub token_days: u16,
+    /// Members of one group.
+    #[arg(
+        long,
+        env = "CHAT_GROUP_MEMBERS_MAX",
+        value_name = "N",
+        default_value_t = 2000,
+        help_heading = "Limits"
+    )]
+    pub group_members_max: usize,
+
+    /// Working memory of one password hash (argon2id), in KiB.
+    #[arg(
+        long,
+        env = "CHAT_ARGON2_MEMORY",
+        value_name = "KIB",
+        default_value_t = 19_456,
+        help_heading = "Passwords"
+    )]
+    pub argon2_memory: u32,
+    /// Passes over that memory.
+    #[arg(
+        long,
+        env = "CHAT_ARGON2_PASSES",
+        value_name = "N",
+        default_value_t = 2,
+        help_heading = "Passwords"
+    )]
+    pub argon2_passes: u32,
+
+    /// Seconds between two looks for messages that no other node told of.
+    #[arg(long, env = "CHAT_SWEEP_INTERVAL", value_name = "SECONDS", default_value = "2", value_parser = seconds, help_heading = "Operation")]
+    pub sweep_interval: Duration,
+    /// Seconds that an orderly end may take.
+    #[arg(long, env = "CHAT_DRAIN_GRACE", value_name = "SECONDS", default_value = "10", value_parser = seconds, help_heading = "Operation")]
+    pub drain_grace: Duration,
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,server::sweep=debug.
+    #[arg(long, env = "CHAT_LOG", value_name = "FILTER", default_value = "info", help_heading = "Operation")]
+    pub log: String,
+    /// How to log, to standard error.
+    #[arg(
+        long,
+        env = "CHAT_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Operation"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// The log's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Which database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// A file of the embedded database.
+    Sqlite(PathBuf),
+    /// Nothing that lasts.
+    Memory,
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// Not a database that this program knows.
+    #[error("--database {0}: expected sqlite:PATH or :memory:")]
+    Database(String),
+    /// The system has no data directory for this user.
+    #[error("there is no data directory for this user; give --data-dir or --database")]
+    NoDataDir,
+}
+
+impl Args {
+    /// Where data is kept.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn database(&self) -> Result<Database, ConfigError> {
+        match (&self.database, &self.data_dir) {
+            (Some(url), _) => match url.strip_prefix("sqlite:").unwrap_or(url) {
+                ":memory:" => Ok(Database::Memory),
+                // Both forms of an URL are met in the wild.
+                path if path.len() < url.len() && !path.trim_start_matches('/').is_empty() => {
+                    Ok(Database::Sqlite(path.strip_prefix("//").unwrap_or(path).into()))
+                }
+                _ => Err(ConfigError::Database(url.clone())),
+            },
+            (None, Some(folder)) => Ok(Database::Sqlite(folder.join("chat.db"))),
+            (None, None) => {
+                let dirs =
+                    directories::ProjectDirs::from("", "", "chatserver").ok_or(ConfigError::NoDataDir)?;
+                Ok(Database::Sqlite(dirs.data_dir().join("chat.db")))
+            }
+        }
+    }
+
+    /// The node's settings.
+    pub fn node(&self) -> NodeConfig {
+        let mut config = NodeConfig {
+            connections_max: self.connections_max,
+            login_timeout: self.login_timeout,
+            token_lifetime: Duration::from_secs(u64::from(self.token_days) * 24 * 3600),
+            sweep_interval: self.sweep_interval,
+            drain_grace: self.drain_grace,
+            ..NodeConfig::default()
+        };
+        config.limits.idle_timeout_ms = self.idle_timeout.as_millis() as u64;
+        config.bounds.members_per_group_max = self.group_members_max;
+        config
+    }
+}
+
+/// A duration in seconds, down to a tenth and up to a day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    if (0.1..=86_400.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("0.1 to 86400 seconds".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(args: &[&str]) -> Result<Database, String> {
+        let args = Args::try_parse_from(["chatserver", "127.0.0.1", "6000"].iter().chain(args)).unwrap();
+        args.database().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn databases() {
+        assert_eq!(database(&["--database", "sqlite:a/b.db"]), Ok(Database::Sqlite("a/b.db".into())));
+        assert_eq!(database(&["--database", "sqlite:///b.db"]), Ok(Database::Sqlite("/b.db".into())));
+        assert_eq!(database(&["--database", "sqlite://b.db"]), Ok(Database::Sqlite("b.db".into())));
+        assert_eq!(database(&["--database", ":memory:"]), Ok(Database::Memory));
+        assert_eq!(database(&["--database", "sqlite::memory:"]), Ok(Database::Memory));
+        assert_eq!(database(&["--data-dir", "/x"]), Ok(Database::Sqlite("/x/chat.db".into())));
+        assert!(database(&["--database", "postgres://x"]).unwrap_err().contains("sqlite:PATH"));
+        assert!(database(&["--database", "sqlite:"]).is_err());
+    }
+
+    #[test]
+    fn bad_arguments_are_refused() {
+        for bad in [
+            &["127.0.0.1"][..],
+            &["localhost", "6000"],
+            &["127.0.0.1", "70000"],
+            &["127.0.0.1", "6000", "--login-timeout", "-1"],
+            &["127.0.0.1", "6000", "--database", "x", "--data-dir", "y"],
+            &["127.0.0.1", "6000", "surplus"],
+        ] {
+            assert!(Args::try_parse_from(["chatserver"].iter().chain(bad)).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,585 @@
+//! A connection: one task that reads, writes, and drives a session.
+//!
+//! It selects over a closed set of events ([`Event`]). Requests are taken one line after the other: a `send` is handed to the committer
+//! and not waited for; any other command runs to its end before the next line is looked at. Replies and pushes are gathered
+//! into one buffer, which is refilled when the socket has taken it: so what a slow reader does not take is never made.
+
+mod io;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use protocol::{
+    Conversation, ConversationId, ErrorBody, ErrorCode, LineDecoder, Push, Request, RequestId, Token,
+    message::{
+        ClosingCode, Cursors, CursorsSet, Done, LoggedIn, PROTOCOL_VERSION, ParseRequestError, Refused,
+        Resume, Send, SetCursors, write_error, write_push, write_reply,
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+use tracing::{Instrument as _, debug, debug_span};
+
+use self::io::{Socket, exchange};
+use crate::{
+    commands::{self, Effect, Opened, Who},
+    committer,
+    feed::Line,
+    feeds::Attached,
+    node::Node,
+    session::Need,
+    store,
+};
+
+/// Pushes are added to what waits for the socket up to so many bytes (and the line that passes it).
+const OUTBOX_BYTES: usize = 64 << 10;
+/// Bad lines before a login after which the connection ends.
+const BAD_LINES_MAX: u32 = 10;
+/// How long a client of a draining node should wait before it connects again, at least and at most.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
+
+type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + std::marker::Send>>;
+
+/// What a connection waits for.
+enum Event {
+    Draining,
+    Command(Effect),
+    Work(Work),
+    Socket(Socket),
+    Letters,
+    Timer,
+}
+
+/// What was done for the session in the background.
+enum Work {
+    Page(ConversationId, store::Result<Vec<Arc<Line>>>),
+    Attached(ConversationId, protocol::Seq, store::Result<Vec<Attached>>),
+}
+
+/// Who is at the other end.
+enum State {
+    Anonymous,
+    /// A resume whose cursors are still coming.
+    Resuming {
+        token: Token,
+        cursors: Cursors,
+    },
+    Session(Box<Opened>),
+}
+
+struct Connection<S> {
+    node: Arc<Node>,
+    stream: S,
+    decoder: LineDecoder,
+    /// What waits for the socket.
+    out: Vec<u8>,
+    /// How much of it was taken.
+    out_taken: usize,
+    state: State,
+    /// Requests without a reply.
+    in_flight: usize,
+    command: Option<BoxFuture<Effect>>,
+    work: Option<BoxFuture<Work>>,
+    needs: VecDeque<Need>,
+    bad_lines: u32,
+    /// Whether the client will send no more.
+    eof: bool,
+    /// No more requests are taken; the connection ends when all is answered and written.
+    closing: Option<Closing>,
+    started: Instant,
+    heard: Instant,
+    /// Since when the socket takes nothing.
+    stuck: Option<Instant>,
+}
+
+/// How a connection ends.
+struct Closing {
+    code: ClosingCode,
+    reconnect_after: Option<Duration>,
+    /// Whether the `closing` push was written.
+    said: bool,
+}
+
+/// Serves a connection to its end.
+pub async fn serve<S>(node: Arc<Node>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    debug!("connected");
+    let now = Instant::now();
+    let mut connection = Connection {
+        decoder: LineDecoder::new(node.config.limits.anonymous_frame_bytes_max),
+        node,
+        stream,
+        out: Vec::new(),
+        out_taken: 0,
+        state: State::Anonymous,
+        in_flight: 0,
+        command: None,
+        work: None,
+        needs: VecDeque::new(),
+        bad_lines: 0,
+        eof: false,
+        closing: None,
+        started: now,
+        heard: now,
+        stuck: None,
+    };
+    connection.greet();
+    let reason = connection.run().await;
+    debug!(%reason, "disconnected");
+}
+
+/// The future's value, or nothing for ever.
+async fn unless_none<T>(future: &mut Option<BoxFuture<T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn greet(&mut self) {
+        let push = Push::Hello {
+            protocol: PROTOCOL_VERSION,
+            server: concat!("chatserver ", env!("CARGO_PKG_VERSION")).into(),
+            limits: self.node.config.limits.clone(),
+        };
+        write_push(&mut self.out, &push);
+    }
+
+    async fn run(&mut self) -> String {
+        let draining = self.node.draining.clone();
+        let timer = tokio::time::sleep_until(self.deadline());
+        tokio::pin!(timer);
+        loop {
+            let reading = self.wants_requests();
+            let told_to_drain = self.closing.is_some();
+            let outbox = match &self.state {
+                State::Session(opened) => Some(Arc::clone(&opened.outbox)),
+                _ => None,
+            };
+            // Biased: what makes room comes before what takes it.
+            let event = tokio::select! {
+                biased;
+                () = draining.cancelled(), if !told_to_drain => Event::Draining,
+                effect = unless_none(&mut self.command) => Event::Command(effect),
+                work = unless_none(&mut self.work) => Event::Work(work),
+                () = async { outbox.as_ref().expect("checked").filled().await }, if outbox.is_some() => Event::Letters,
+                done = exchange(&mut self.stream, &self.out, &mut self.out_taken, reading.then_some(&mut self.decoder)) => {
+                    Event::Socket(done)
+                }
+                () = &mut timer => Event::Timer,
+            };
+            match event {
+                Event::Draining => {
+                    let pause = RECONNECT.0 + self.node.entropy.jitter(RECONNECT.1 - RECONNECT.0);
+                    self.close(ClosingCode::GoingAway, Some(pause));
+                }
+                Event::Command(effect) => {
+                    self.command = None;
+                    self.finish_command(effect);
+                }
+                Event::Work(work) => {
+                    self.work = None;
+                    self.finish_work(work);
+                }
+                Event::Letters => {}
+                Event::Socket(Socket::Wrote) => self.wrote(),
+                Event::Socket(Socket::Read) => self.heard = Instant::now(),
+                Event::Socket(Socket::Eof) => self.eof = true,
+                Event::Socket(Socket::Failed(error)) => return error.to_string(),
+                Event::Timer => {
+                    if let Some(reason) = self.tick() {
+                        return reason;
+                    }
+                    timer.as_mut().reset(self.deadline());
+                }
+            }
+            self.take_letters();
+            self.take_requests();
+            self.refill();
+            self.start_work();
+            if self.is_over() {
+                return self
+                    .closing
+                    .as_ref()
+                    .map_or("the client hung up".into(), |c| format!("{:?}", c.code));
+            }
+        }
+    }
+
+    // --- Reading ---
+
+    /// Whether the next line would be looked at.
+    fn takes_requests(&self) -> bool {
+        self.closing.is_none()
+            && self.command.is_none()
+            && self.in_flight < self.node.config.limits.requests_in_flight_max
+            // Replies that the client does not read count as outstanding.
+            && self.out.len() - self.out_taken <= OUTBOX_BYTES
+    }
+
+    fn wants_requests(&self) -> bool {
+        self.takes_requests() && !self.eof
+    }
+
+    fn take_requests(&mut self) {
+        while self.takes_requests() {
+            let parsed = match self.decoder.next_line() {
+                None => return,
+                Some(Ok(line)) => Request::parse(line),
+                Some(Err(_)) => {
+                    Err(ParseRequestError { id: None, error: Box::new(ErrorCode::FrameTooLong.into()) })
+                }
+            };
+            match parsed {
+                Ok((id, request)) => self.take_request(id, request),
+                Err(ParseRequestError { id, error }) => {
+                    write_error(&mut self.out, id, &error);
+                    self.bad_lines += 1;
+                    if matches!(self.state, State::Anonymous) && self.bad_lines >= BAD_LINES_MAX {
+                        self.close(ClosingCode::TooManyErrors, None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_request(&mut self, id: Option<RequestId>, request: Request) {
+        // Only `ack` comes without an id, and is then not answered.
+        let answer = id.unwrap_or_default();
+        match (&mut self.state, request) {
+            (_, Request::Ping) => write_reply(&mut self.out, answer, &Done {}),
+            (_, Request::Register(request)) => {
+                self.start(commands::register(Arc::clone(&self.node), answer, request));
+            }
+            (State::Anonymous, Request::Login(request)) => {
+                self.start(commands::login(Arc::clone(&self.node), answer, request));
+            }
+            (State::Anonymous, Request::Resume(resume)) => self.resume(answer, resume),
+            (State::Resuming { .. }, Request::Cursors(more)) => self.more_cursors(answer, more),
+            (State::Session(_) | State::Resuming { .. }, Request::Login(_) | Request::Resume(_)) => {
+                self.refuse(answer, &ErrorCode::AlreadyLoggedIn.into());
+            }
+            (_, Request::Cursors(_)) => {
+                let error = ErrorBody::field(ErrorCode::BadRequest, "op", "only while a resume is under way");
+                self.refuse(answer, &error);
+            }
+            (State::Anonymous | State::Resuming { .. }, _) => {
+                self.refuse(answer, &ErrorCode::NotLoggedIn.into())
+            }
+            (State::Session(_), Request::Send(request)) => self.send(answer, request),
+            (State::Session(_), Request::Ack(ack)) => self.acknowledge(id, &ack),
+            (State::Session(opened), Request::Logout) => {
+                let (node, user, token) = (Arc::clone(&self.node), opened.who.user, opened.token);
+                self.start(async move {
+                    match commands::close(&node, user, token).await {
+                        Ok(()) => Effect::LoggedOut(commands::line(answer, Ok(Done {}))),
+                        Err(error) => Effect::Reply(commands::line::<Done>(answer, Err(error))),
+                    }
+                });
+            }
+            (State::Session(opened), request) => {
+                let who = opened.who.clone();
+                self.start(commands::run(Arc::clone(&self.node), who, answer, request));
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: RequestId, error: &ErrorBody) {
+        write_error(&mut self.out, Some(id), error);
+    }
+
+    fn start(&mut self, command: impl Future<Output = Effect> + std::marker::Send + 'static) {
+        self.command = Some(Box::pin(command.in_current_span()));
+    }
+
+    fn send(&mut self, id: RequestId, request: Send) {
+        let State::Session(opened) = &self.state else { return };
+        let Send { mid, conv, text } = request;
+        let text_max = self.node.config.limits.text_bytes_max;
+        if text.is_empty() || text.len() > text_max {
+            let error = ErrorBody::field(ErrorCode::BadText, "text", format_args!("1 to {text_max} bytes"));
+            return self.refuse(id, &error);
+        }
+        let user = opened.who.user;
+        let cell = match (opened.session.cell(conv), conv.parse()) {
+            (Some(cell), Conversation::Direct(..) | Conversation::Group(_)) => Arc::clone(cell),
+            (_, Conversation::Direct(a, b)) if a != user && b != user => {
+                return self.refuse(id, &ErrorCode::NoSuchConversation.into());
+            }
+            (_, Conversation::Notices(_)) => return self.refuse(id, &ErrorCode::NoSuchConversation.into()),
+            // Not one that the session reads, but a retry may ask for what was sent when it did.
+            _ => self.node.feeds.cell(conv),
+        };
+        let job = committer::Send {
+            cell,
+            from: user,
+            name: Arc::clone(&opened.who.name),
+            mid,
+            text,
+            outbox: Arc::clone(&opened.outbox),
+            id,
+        };
+        match self.node.committer.submit(committer::Job::Send(job)) {
+            Ok(()) => self.in_flight += 1,
+            Err(code) => self.refuse(id, &code.into()),
+        }
+    }
+
+    fn acknowledge(&mut self, id: Option<RequestId>, ack: &SetCursors) {
+        let State::Session(opened) = &mut self.state else { return };
+        if ack.cursors.len() > self.node.config.limits.cursors_per_request_max {
+            let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
+            write_error(&mut self.out, id, &error);
+            return;
+        }
+        let grown = opened.session.acknowledge(&ack.cursors);
+        let user = opened.who.user;
+        self.node.delivered.raise(user, grown);
+        if let Some(id) = id {
+            let node = Arc::clone(&self.node);
+            self.start(async move {
+                let written = node.delivered.write_user(user).await;
+                let result = written.map(|()| Done {}).map_err(|_| ErrorCode::Unavailable.into());
+                Effect::Reply(commands::line(id, result))
+            });
+        }
+    }
+
+    // --- Resuming ---
+
+    fn resume(&mut self, id: RequestId, resume: Resume) {
+        let Resume { token, cursors, more } = resume;
+        if cursors.len() > self.node.config.limits.cursors_per_request_max {
+            let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
+            return self.refuse(id, &error);
+        }
+        let node = Arc::clone(&self.node);
+        if !more {
+            self.start(async move {
+                commands::opened(id, commands::open_with_token(&node, token, &cursors).await)
+            });
+            return;
+        }
+        self.start(async move {
+            match commands::check_token(&node, token).await {
+                Ok((Who { user, name }, _)) => {
+                    let (name, refused) = (name.to_string(), Refused::new());
+                    let reply = LoggedIn { user, name, token: None, token_expires_at: None, refused };
+                    Effect::Resuming(commands::line(id, Ok(reply)), token, cursors)
+                }
+                Err(error) => Effect::Reply(commands::line::<Done>(id, Err(error))),
+            }
+        });
+    }
+
+    fn more_cursors(&mut self, id: RequestId, request: SetCursors) {
+        let State::Resuming { token, cursors } = &mut self.state else { return };
+        let limits = &self.node.config.limits;
+        let all_max = 10 * limits.cursors_per_request_max;
+        if request.cursors.len() > limits.cursors_per_request_max || cursors.len() > all_max {
+            let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
+            return self.refuse(id, &error);
+        }
+        cursors.extend(request.cursors);
+        if request.more {
+            return write_reply(&mut self.out, id, &Done {});
+        }
+        let (node, token, cursors) = (Arc::clone(&self.node), *token, std::mem::take(cursors));
+        self.state = State::Anonymous;
+        self.start(async move {
+            let result = commands::open_with_token(&node, token, &cursors).await;
+            commands::opened(
+                id,
+                result.map(|(reply, opened)| (CursorsSet { refused: reply.refused }, opened)),
+            )
+        });
+    }
+
+    // --- Outcomes ---
+
+    fn finish_command(&mut self, effect: Effect) {
+        match effect {
+            Effect::Reply(line) => self.out.extend_from_slice(&line),
+            Effect::Resuming(line, token, cursors) => {
+                self.out.extend_from_slice(&line);
+                self.decoder.set_limit(self.node.config.limits.frame_bytes_max);
+                self.state = State::Resuming { token, cursors };
+            }
+            Effect::Opened(line, opened) => {
+                self.out.extend_from_slice(&line);
+                self.decoder.set_limit(self.node.config.limits.frame_bytes_max);
+                let _span = debug_span!("session", user = %opened.who.user).entered();
+                debug!("opened");
+                self.state = State::Session(opened);
+            }
+            Effect::LoggedOut(line) => {
+                self.out.extend_from_slice(&line);
+                self.close(ClosingCode::LoggedOut, None);
+            }
+        }
+    }
+
+    fn take_letters(&mut self) {
+        let State::Session(opened) = &mut self.state else { return };
+        let letters = opened.outbox.take();
+        self.in_flight -= letters.replied;
+        self.out.extend_from_slice(&letters.replies);
+        opened.session.signal(letters.signals);
+        for user in letters.presence {
+            let state = self.node.registry.presence(user);
+            write_push(&mut self.out, &Push::Presence { user, state });
+        }
+    }
+
+    /// Adds pushes while there is room.
+    fn refill(&mut self) {
+        let State::Session(opened) = &mut self.state else { return };
+        if self.closing.is_some() {
+            return;
+        }
+        if self.out_taken == 0 {
+            opened.session.fill(&mut self.out, OUTBOX_BYTES);
+        }
+        while let Some(need) = opened.session.need() {
+            match need {
+                Need::Watch(friend) => {
+                    opened.watch(friend);
+                    let state = self.node.registry.presence(friend);
+                    write_push(&mut self.out, &Push::Presence { user: friend, state });
+                }
+                Need::Unwatch(friend) => opened.unwatch(friend),
+                need => self.needs.push_back(need),
+            }
+        }
+    }
+
+    /// Starts what the session needs next, one thing at a time.
+    fn start_work(&mut self) {
+        let State::Session(opened) = &self.state else { return };
+        if self.work.is_some() || self.closing.is_some() || self.out.len() - self.out_taken > OUTBOX_BYTES {
+            return;
+        }
+        let Some(need) = self.needs.pop_front() else { return };
+        let feeds = Arc::clone(&self.node.feeds);
+        self.work = match need {
+            Need::Page { conv, after } => {
+                Some(Box::pin(async move { Work::Page(conv, feeds.page(conv, after).await) }))
+            }
+            Need::Attach { conv, after } => {
+                let outbox = Arc::clone(&opened.outbox);
+                Some(Box::pin(
+                    async move { Work::Attached(conv, after, feeds.attach(&outbox, &[conv]).await) },
+                ))
+            }
+            Need::Watch(_) | Need::Unwatch(_) => None,
+        };
+    }
+
+    fn finish_work(&mut self, work: Work) {
+        let State::Session(opened) = &mut self.state else { return };
+        match work {
+            Work::Page(conv, Ok(lines)) => opened.session.page(conv, &lines, &mut self.out),
+            Work::Page(conv, Err(error)) => {
+                debug!(%error, "a page could not be read");
+                let (after, pause) = (opened.session.cursor(conv), self.node.config.sweep_interval / 4);
+                let feeds = Arc::clone(&self.node.feeds);
+                self.work = Some(Box::pin(async move {
+                    tokio::time::sleep(pause).await;
+                    Work::Page(conv, feeds.page(conv, after).await)
+                }));
+            }
+            Work::Attached(_, after, Ok(places)) => {
+                for place in places {
+                    opened.session.add(place, after);
+                }
+            }
+            Work::Attached(conv, after, Err(error)) => {
+                debug!(%error, "a conversation could not be opened");
+                let (outbox, pause) = (Arc::clone(&opened.outbox), self.node.config.sweep_interval / 4);
+                let feeds = Arc::clone(&self.node.feeds);
+                self.work = Some(Box::pin(async move {
+                    tokio::time::sleep(pause).await;
+                    Work::Attached(conv, after, feeds.attach(&outbox, &[conv]).await)
+                }));
+            }
+        }
+    }
+
+    // --- Writing and ending ---
+
+    fn wrote(&mut self) {
+        self.stuck = None;
+        if self.out_taken == self.out.len() {
+            // An idle connection holds no buffer.
+            self.out = Vec::new();
+            self.out_taken = 0;
+        } else {
+            self.stuck = Some(Instant::now());
+        }
+    }
+
+    fn close(&mut self, code: ClosingCode, reconnect_after: Option<Duration>) {
+        if self.closing.is_none() {
+            self.closing = Some(Closing { code, reconnect_after, said: false });
+        }
+    }
+
+    /// Whether everything was said. Says the last word when all else is.
+    fn is_over(&mut self) -> bool {
+        let answered = self.in_flight == 0 && self.command.is_none();
+        let Some(closing) = &mut self.closing else {
+            // A client that only stopped sending gets what it asked for.
+            let idle = answered && self.out.len() == self.out_taken;
+            let quiet = match &mut self.state {
+                State::Session(opened) => {
+                    opened.session.is_idle() && self.work.is_none() && self.needs.is_empty()
+                }
+                _ => true,
+            };
+            return self.eof && idle && quiet;
+        };
+        if answered && !closing.said {
+            closing.said = true;
+            let pause = closing.reconnect_after.map(|pause| pause.as_millis() as u64);
+            write_push(&mut self.out, &Push::Closing { code: closing.code, reconnect_after_ms: pause });
+        }
+        closing.said && self.out.len() == self.out_taken
+    }
+
+    /// When to look at the clock next.
+    fn deadline(&self) -> Instant {
+        let config = &self.node.config;
+        let idle = self.heard + config.limits.idle_timeout();
+        let login = match self.state {
+            State::Session(_) => idle,
+            _ => self.started + config.login_timeout,
+        };
+        let half = Instant::now() + config.write_timeout / 2;
+        // A deadline that has passed and had its effect must not be met again at once.
+        if self.closing.is_some() { half } else { idle.min(login).min(half) }
+    }
+
+    /// Looks at the clock; returns why the connection ends, if it does at once.
+    fn tick(&mut self) -> Option<String> {
+        let (config, now) = (&self.node.config, Instant::now());
+        let write_timeout = config.write_timeout;
+        if self.out.len() > self.out_taken {
+            let stuck = *self.stuck.get_or_insert(now);
+            if now.duration_since(stuck) >= write_timeout {
+                return Some("the client does not read".into());
+            }
+        }
+        if now.duration_since(self.heard) >= config.limits.idle_timeout() {
+            self.close(ClosingCode::Idle, None);
+        } else if now.duration_since(self.started) >= config.login_timeout
+            && !matches!(self.state, State::Session(_))
+        {
+            self.close(ClosingCode::LoginTimeout, None);
+        }
+        None
+    }
+}

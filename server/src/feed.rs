@@ -1,0 +1,534 @@
+//! A conversation's live state on this node: its head, its recent entries, its local readers, its rights.
+//!
+//! Two positions grow independently. `head` is as far as entries can be delivered: from commits, store reads and hints. `confirmed` is as
+//! far as `rights` were folded, from commits and store reads alone: only from there are
+//! new entries numbered, since a hint proves nothing (DESIGN: numbering).
+//!
+//! Sans-IO: the caller reads the store when [`Feed::gap`] says so, and fires the wakes.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use protocol::{ConversationId, Entry, EntryBody, Push, Seq, UserId, message::write_push};
+use slab::Slab;
+
+use crate::{
+    outbox::{Outbox, Wakes},
+    rights::Rights,
+    store::{Snapshot, record::affects_rights},
+};
+
+/// Recent entries kept per conversation.
+pub const RING_ENTRIES_MAX: usize = 256;
+/// Bytes of recent entries kept per node.
+pub const RING_BYTES_MAX: usize = 64 << 20;
+/// Entries ahead of a gap held per conversation.
+pub const HELD_ENTRIES_MAX: usize = 64;
+
+/// An entry as it goes to clients: serialised once per node, shared by all sessions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// Its position.
+    pub seq: Seq,
+    /// The push, with its line end.
+    pub bytes: Bytes,
+    /// Who did what, if it is more than a message.
+    pub event: Option<Box<(UserId, EntryBody)>>,
+}
+
+impl Line {
+    /// The line for an entry.
+    pub fn new(entry: Entry) -> Self {
+        let (seq, from) = (entry.seq, entry.from);
+        let push = Push::Entry(entry);
+        let mut bytes = Vec::with_capacity(256);
+        write_push(&mut bytes, &push);
+        let Push::Entry(Entry { body, .. }) = push else { unreachable!("it was made above") };
+        let event = (!matches!(body, EntryBody::Message { .. })).then(|| Box::new((from, body)));
+        Self { seq, bytes: bytes.into(), event }
+    }
+
+    fn affects_rights(&self) -> bool {
+        self.event.as_ref().is_some_and(|event| affects_rights(&event.1))
+    }
+}
+
+/// Bytes that the rings of a node hold together.
+#[derive(Debug, Default)]
+pub struct RingBytes(AtomicUsize);
+
+/// A feed and its lock.
+#[derive(Debug)]
+pub struct FeedCell {
+    /// Which conversation it is.
+    pub conv: ConversationId,
+    feed: Mutex<Feed>,
+}
+
+impl FeedCell {
+    /// A feed that knows nothing yet.
+    pub fn new(conv: ConversationId, ring_bytes: Arc<RingBytes>) -> Self {
+        Self { conv, feed: Mutex::new(Feed::new(conv, ring_bytes)) }
+    }
+
+    /// The feed. For short sections, never across an `await`.
+    pub fn lock(&self) -> MutexGuard<'_, Feed> {
+        // A panic inside is a bug; it ends one session. The feed's positions are only ever behind.
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a conversation stands on this node.
+#[derive(Debug)]
+pub struct Feed {
+    conv: ConversationId,
+    /// The last entry that can be delivered; `None` until the first head is known.
+    head: Option<Seq>,
+    /// The highest entry that is said to exist.
+    rumoured: Seq,
+    /// Entries up to `head`, without gaps.
+    ring: VecDeque<Arc<Line>>,
+    /// Entries above `head + 1`.
+    held: BTreeMap<Seq, Arc<Line>>,
+    /// Rights as of `confirmed`.
+    rights: Option<(Rights, Seq)>,
+    readers: Slab<Reader>,
+    /// Whether a reading of the gap is under way.
+    filling: bool,
+    /// The store misses the entries after `head`.
+    lost: bool,
+    /// Whether anything happened since the last look of the sweep.
+    stirred: bool,
+    ring_bytes: Arc<RingBytes>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    outbox: Arc<Outbox>,
+    /// Whether the session was told and has not looked yet.
+    signalled: bool,
+}
+
+/// What a session finds in a feed.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// Entries above the cursor, ascending; none if it is at the head.
+    Lines(std::iter::Skip<std::collections::vec_deque::Iter<'a, Arc<Line>>>),
+    /// The entries next to the cursor are no longer in memory.
+    InStore,
+    /// The store does not have them.
+    Lost,
+}
+
+impl Feed {
+    fn new(conv: ConversationId, ring_bytes: Arc<RingBytes>) -> Self {
+        Self {
+            conv,
+            head: None,
+            rumoured: Seq::ZERO,
+            ring: VecDeque::new(),
+            held: BTreeMap::new(),
+            rights: None,
+            readers: Slab::new(),
+            filling: false,
+            lost: false,
+            stirred: true,
+            ring_bytes,
+        }
+    }
+
+    /// The last entry that can be delivered.
+    pub fn head(&self) -> Seq {
+        self.head.unwrap_or_default()
+    }
+
+    // --- Readers ---
+
+    /// Adds a local session; returns its slot.
+    pub fn attach(&mut self, outbox: Arc<Outbox>) -> usize {
+        if self.readers.is_empty() {
+            // Without readers the relay's hints were not for us: what is known may be old.
+            self.forget();
+        }
+        self.readers.insert(Reader { outbox, signalled: false })
+    }
+
+    /// Removes a local session.
+    pub fn detach(&mut self, slot: usize) {
+        self.readers.try_remove(slot);
+    }
+
+    /// Whether any local session reads it.
+    pub fn has_readers(&self) -> bool {
+        !self.readers.is_empty()
+    }
+
+    /// What a reader finds above its cursor. From now on it is signalled anew.
+    pub fn look(&mut self, slot: usize, cursor: Seq) -> Found<'_> {
+        if let Some(reader) = self.readers.get_mut(slot) {
+            reader.signalled = false;
+        }
+        let head = self.head();
+        let first = head.0 + 1 - self.ring.len() as u64;
+        if cursor >= head {
+            if self.lost { Found::Lost } else { Found::Lines(self.ring.iter().skip(self.ring.len())) }
+        } else if cursor.0 + 1 >= first {
+            Found::Lines(self.ring.iter().skip((cursor.0 + 1 - first) as usize))
+        } else {
+            Found::InStore
+        }
+    }
+
+    fn signal(&mut self, wakes: &mut Wakes) {
+        let conv = self.conv;
+        for (_, reader) in &mut self.readers {
+            if !std::mem::replace(&mut reader.signalled, true) {
+                reader.outbox.put(wakes, |letters| letters.signals.push(conv));
+            }
+        }
+    }
+
+    // --- Entries ---
+
+    /// Takes entries that are certain, ascending without gaps: own commits, or what was read from the store.
+    pub fn confirm(&mut self, lines: impl IntoIterator<Item = Arc<Line>>, wakes: &mut Wakes) {
+        let before = self.head;
+        for line in lines {
+            if let Some((rights, confirmed)) = &mut self.rights
+                && line.seq == confirmed.next()
+            {
+                if let Some(event) = &line.event {
+                    rights.apply(self.conv, event.0, &event.1);
+                }
+                *confirmed = line.seq;
+            }
+            self.head.get_or_insert(line.seq.previous());
+            self.offer(line);
+        }
+        if self.head != before {
+            self.signal(wakes);
+        }
+    }
+
+    /// Takes what the relay says: to be delivered, but no proof of anything, least of all of rights.
+    pub fn hint(&mut self, lines: impl IntoIterator<Item = Arc<Line>>, wakes: &mut Wakes) {
+        let before = self.head;
+        for line in lines {
+            self.rumoured = self.rumoured.max(line.seq);
+            if self.head.is_some() && !line.affects_rights() {
+                self.offer(line);
+            }
+        }
+        if self.head != before {
+            self.signal(wakes);
+        }
+    }
+
+    /// Takes a head that the store has stated, or someone who may be wrong: see [`gap`](Self::gap).
+    pub fn rumour(&mut self, head: Seq) {
+        self.rumoured = self.rumoured.max(head);
+    }
+
+    /// Takes a head that the store has stated after [`attach`](Self::attach): the first one is where the feed starts.
+    pub fn start(&mut self, head: Seq) {
+        self.head.get_or_insert(head);
+        self.rumour(head);
+    }
+
+    /// Adds one entry: to the ring if it is next, else aside if it is ahead.
+    fn offer(&mut self, line: Arc<Line>) {
+        self.stirred = true;
+        self.rumoured = self.rumoured.max(line.seq);
+        if line.seq > self.head().next() {
+            if self.held.len() < HELD_ENTRIES_MAX {
+                self.held.insert(line.seq, line);
+            }
+            return;
+        }
+        if line.seq == self.head().next() {
+            self.push(line);
+            while let Some(line) = self.held.remove(&self.head().next()) {
+                self.push(line);
+            }
+        }
+        let head = self.head();
+        self.held.retain(|seq, _| *seq > head);
+    }
+
+    fn push(&mut self, line: Arc<Line>) {
+        self.head = Some(line.seq);
+        self.lost = false;
+        self.ring_bytes.0.fetch_add(line.bytes.len(), Ordering::Relaxed);
+        self.ring.push_back(line);
+        while self.ring.len() > RING_ENTRIES_MAX
+            || self.ring_bytes.0.load(Ordering::Relaxed) > RING_BYTES_MAX && !self.ring.is_empty()
+        {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(line) = self.ring.pop_front() {
+            self.ring_bytes.0.fetch_sub(line.bytes.len(), Ordering::Relaxed);
+        }
+    }
+
+    // --- Gaps ---
+
+    /// After which entry the store has to be read, if entries are known to be missing and nobody reads them yet. The caller then
+    /// owes [`filled`](Self::filled).
+    pub fn gap(&mut self) -> Option<Seq> {
+        let head = self.head?;
+        (head < self.rumoured && !self.filling && !self.readers.is_empty()).then(|| {
+            self.filling = true;
+            head
+        })
+    }
+
+    /// A reading of the gap is over. `Some` if there is more to read.
+    pub fn filled(&mut self) -> Option<Seq> {
+        self.filling = false;
+        self.gap()
+    }
+
+    /// The store was read above `after` and does not have the next entry, although it must be there.
+    pub fn lose(&mut self, after: Seq, wakes: &mut Wakes) {
+        if self.head == Some(after) {
+            self.rumoured = after;
+            self.held.clear();
+            self.lost = true;
+            self.signal(wakes);
+        }
+    }
+
+    /// The store was read above `after` and has nothing there: what was said to exist does not.
+    pub fn disprove(&mut self, after: Seq) {
+        if self.head == Some(after) {
+            self.rumoured = after;
+            self.held.clear();
+        }
+    }
+
+    // --- Rights ---
+
+    /// The rights and the position they are as of, if they are known and nothing later is certain to exist.
+    pub fn rights(&self) -> Option<(&Rights, Seq)> {
+        self.rights.as_ref().map(|(rights, confirmed)| (rights, *confirmed))
+    }
+
+    /// Takes the state of one moment from the store.
+    pub fn load(&mut self, snapshot: Snapshot) {
+        if self.rights.as_ref().is_none_or(|(_, confirmed)| *confirmed < snapshot.head) {
+            self.rights = Some((snapshot.rights, snapshot.head));
+        }
+        self.rumour(snapshot.head);
+        self.stirred = true;
+    }
+
+    /// Nothing is certain any more: a write's outcome is unknown, or another node has written.
+    pub fn forget_rights(&mut self) {
+        self.rights = None;
+    }
+
+    // --- Memory ---
+
+    /// Lets go of the recent entries if nothing happened since the last call. Returns whether the feed is idle and unread.
+    pub fn rest(&mut self) -> bool {
+        if std::mem::replace(&mut self.stirred, false) {
+            return false;
+        }
+        self.drop_ring();
+        self.readers.is_empty()
+    }
+
+    fn drop_ring(&mut self) {
+        while !self.ring.is_empty() {
+            self.pop();
+        }
+        self.ring = VecDeque::new();
+        self.held = BTreeMap::new();
+    }
+
+    fn forget(&mut self) {
+        self.drop_ring();
+        self.head = None;
+        self.rumoured = Seq::ZERO;
+        self.rights = None;
+        self.lost = false;
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.drop_ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::ClientMsgId;
+
+    use super::*;
+
+    fn user(number: u64) -> UserId {
+        UserId::new(number).unwrap()
+    }
+
+    fn line(seq: u64, body: EntryBody) -> Line {
+        Line::new(Entry {
+            conv: "g1".parse().unwrap(),
+            seq: Seq(seq),
+            at: 0,
+            from: user(1),
+            name: "kirito".into(),
+            mid: ClientMsgId([seq as u8; 16]),
+            body,
+        })
+    }
+
+    fn message(seq: u64) -> Line {
+        line(seq, EntryBody::Message { text: format!("{seq}") })
+    }
+
+    struct World {
+        feed: Feed,
+        outbox: Arc<Outbox>,
+        slot: usize,
+    }
+
+    impl World {
+        /// A feed with one reader, started at a head.
+        fn new(head: u64) -> Self {
+            let mut feed = Feed::new("g1".parse().unwrap(), Arc::default());
+            let outbox = Outbox::new(user(1));
+            let slot = feed.attach(Arc::clone(&outbox));
+            feed.start(Seq(head));
+            Self { feed, outbox, slot }
+        }
+
+        fn hint(&mut self, seqs: &[u64]) {
+            let mut wakes = Wakes::default();
+            self.feed.hint(seqs.iter().map(|seq| Arc::new(message(*seq))), &mut wakes);
+            wakes.fire();
+        }
+
+        fn confirm(&mut self, lines: Vec<Line>) {
+            let mut wakes = Wakes::default();
+            self.feed.confirm(lines.into_iter().map(Arc::new), &mut wakes);
+            wakes.fire();
+        }
+
+        /// What the reader sees above a cursor: seqs, or where else to look.
+        fn look(&mut self, cursor: u64) -> Result<Vec<u64>, &'static str> {
+            match self.feed.look(self.slot, Seq(cursor)) {
+                Found::Lines(lines) => Ok(lines.map(|line| line.seq.0).collect()),
+                Found::InStore => Err("in store"),
+                Found::Lost => Err("lost"),
+            }
+        }
+    }
+
+    #[test]
+    fn hints_in_any_order_are_delivered_in_order() {
+        let mut world = World::new(5);
+        world.hint(&[7]);
+        assert_eq!(world.look(5), Ok(vec![]));
+        assert_eq!(world.feed.gap(), Some(Seq(5)));
+        assert_eq!(world.feed.gap(), None, "one reading at a time");
+        world.hint(&[6, 6, 4]);
+        assert_eq!(world.look(5), Ok(vec![6, 7]));
+        assert_eq!(world.feed.filled(), None);
+        assert_eq!(world.look(4), Err("in store"));
+    }
+
+    #[test]
+    fn a_reader_is_signalled_once_until_it_looks() {
+        let mut world = World::new(0);
+        world.hint(&[1]);
+        world.hint(&[2]);
+        assert_eq!(world.outbox.take().signals.len(), 1);
+        world.hint(&[3]);
+        assert_eq!(world.outbox.take().signals.len(), 0);
+        assert_eq!(world.look(0), Ok(vec![1, 2, 3]));
+        world.hint(&[4]);
+        assert_eq!(world.outbox.take().signals.len(), 1);
+    }
+
+    #[test]
+    fn hints_prove_nothing() {
+        // DESIGN, numbering: numbers come from commits and store reads; hints are never trusted for rights.
+        let mut world = World::new(1);
+        let mut rights = Rights::empty("g1".parse().unwrap());
+        rights.apply("g1".parse().unwrap(), user(1), &EntryBody::Created { title: String::new() });
+        world.feed.load(Snapshot { conv: "g1".parse().unwrap(), head: Seq(1), rights: rights.clone() });
+        world.hint(&[2]);
+        assert_eq!(world.feed.head(), Seq(2));
+        assert_eq!(world.feed.rights(), Some((&rights, Seq(1))));
+        let mut wakes = Wakes::default();
+        world.feed.hint([Arc::new(line(3, EntryBody::Deleted))], &mut wakes);
+        wakes.fire();
+        assert_eq!(world.feed.head(), Seq(2), "what affects rights is read from the store");
+        assert_eq!(world.feed.gap(), Some(Seq(2)));
+        world.confirm(vec![message(2), line(3, EntryBody::Deleted)]);
+        assert_eq!(world.feed.head(), Seq(3));
+        rights.apply("g1".parse().unwrap(), user(1), &EntryBody::Deleted);
+        assert_eq!(world.feed.rights(), Some((&rights, Seq(3))));
+    }
+
+    #[test]
+    fn a_commit_before_the_first_head_starts_the_feed() {
+        let mut feed = World::new(0);
+        feed.feed.head = None;
+        feed.hint(&[9]);
+        assert_eq!(feed.feed.head(), Seq(0));
+        feed.confirm(vec![message(6)]);
+        feed.feed.start(Seq(5));
+        assert_eq!(feed.look(5), Ok(vec![6]));
+        assert_eq!(feed.feed.gap(), Some(Seq(6)), "the hint that came too early was not forgotten");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut world = World::new(0);
+        for seq in 1..=1000 {
+            world.hint(&[seq]);
+        }
+        assert_eq!(world.feed.ring.len(), RING_ENTRIES_MAX);
+        world.hint(&(1002..2000).collect::<Vec<_>>());
+        assert!(world.feed.held.len() <= HELD_ENTRIES_MAX);
+        world.feed.rest();
+        assert!(!world.feed.rest(), "it has a reader");
+        assert_eq!(world.feed.ring_bytes.0.load(Ordering::Relaxed), 0);
+        assert_eq!(world.look(1), Err("in store"));
+        assert_eq!(world.look(1000), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_the_store_misses_is_said() {
+        let mut world = World::new(3);
+        world.feed.rumour(Seq(5));
+        assert_eq!(world.feed.gap(), Some(Seq(3)));
+        let mut wakes = Wakes::default();
+        world.feed.lose(Seq(3), &mut wakes);
+        wakes.fire();
+        assert_eq!(world.look(3), Err("lost"));
+    }
+
+    #[test]
+    fn without_readers_nothing_known_is_kept() {
+        let mut world = World::new(3);
+        world.feed.detach(world.slot);
+        world.feed.rumour(Seq(9));
+        assert_eq!(world.feed.gap(), None, "nobody wants it");
+        world.slot = world.feed.attach(Arc::clone(&world.outbox));
+        assert_eq!(world.feed.head(), Seq(0));
+        world.feed.start(Seq(9));
+        assert_eq!(world.look(9), Ok(vec![]));
+    }
+}

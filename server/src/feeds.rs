@@ -1,0 +1,208 @@
+//! The feeds of a node: made when a session or a write needs one, filled from the store, let go of when idle.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use protocol::{ConversationId, Seq};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, warn};
+
+use crate::{
+    feed::{FeedCell, Line, RingBytes},
+    outbox::{Outbox, Wakes},
+    relay::Relay,
+    store::{self, Store},
+};
+
+/// Entries in one page read from the store.
+pub const PAGE_ENTRIES_MAX: usize = 256;
+/// Bytes of text in one page read from the store, beyond its first entry.
+pub const PAGE_BYTES_MAX: usize = 256 << 10;
+/// Pages read at the same time, to fill gaps and for sessions that are behind: they must not keep the writer waiting.
+const READS_MAX: usize = 4;
+/// The pause after a failed read, doubled up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// All feeds of a node.
+pub struct Feeds {
+    store: Arc<dyn Store>,
+    relay: Arc<dyn Relay>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    cells: Mutex<BTreeMap<ConversationId, Arc<FeedCell>>>,
+    ring_bytes: Arc<RingBytes>,
+    reads: Semaphore,
+}
+
+impl Feeds {
+    /// None yet. Tasks that fill gaps run on `tracker` until `stop`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        relay: Arc<dyn Relay>,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            relay,
+            tracker,
+            stop,
+            cells: Mutex::default(),
+            ring_bytes: Arc::default(),
+            reads: Semaphore::new(READS_MAX),
+        })
+    }
+
+    /// The feed of a conversation, made if there is none.
+    pub fn cell(&self, conv: ConversationId) -> Arc<FeedCell> {
+        let mut cells = self.cells();
+        let made = || Arc::new(FeedCell::new(conv, Arc::clone(&self.ring_bytes)));
+        Arc::clone(cells.entry(conv).or_insert_with(made))
+    }
+
+    /// The feed of a conversation, if there is one.
+    pub fn existing(&self, conv: ConversationId) -> Option<Arc<FeedCell>> {
+        self.cells().get(&conv).cloned()
+    }
+
+    /// Makes a session a reader of conversations: its slots, in the given order.
+    ///
+    /// In this order: reader, subscription, head. So no entry is missed in between.
+    ///
+    /// # Errors
+    /// The store's; then the session is a reader of none of them.
+    pub async fn attach(
+        self: &Arc<Self>,
+        outbox: &Arc<Outbox>,
+        convs: &[ConversationId],
+    ) -> store::Result<Vec<Attached>> {
+        let attach = |conv: &ConversationId| {
+            let cell = self.cell(*conv);
+            let slot = cell.lock().attach(Arc::clone(outbox));
+            Attached { feeds: Arc::clone(self), cell, slot }
+        };
+        let attached: Vec<_> = convs.iter().map(attach).collect();
+        self.relay.subscribe(convs).await;
+        let heads = self.store.heads(convs).await?;
+        for attached in &attached {
+            let cell = &attached.cell;
+            cell.lock().start(heads.get(&cell.conv).copied().unwrap_or_default());
+            self.fill(cell);
+        }
+        Ok(attached)
+    }
+
+    /// Takes certain entries into a feed, and sees to a gap below them.
+    pub fn confirm(self: &Arc<Self>, cell: &Arc<FeedCell>, lines: Vec<Arc<Line>>, wakes: &mut Wakes) {
+        cell.lock().confirm(lines, wakes);
+        self.fill(cell);
+    }
+
+    /// Takes heads that the store has stated.
+    pub fn observe(self: &Arc<Self>, heads: impl IntoIterator<Item = (ConversationId, Seq)>) {
+        for (conv, head) in heads {
+            if let Some(cell) = self.existing(conv) {
+                cell.lock().rumour(head);
+                self.fill(&cell);
+            }
+        }
+    }
+
+    /// Reads what a feed misses, in the background, if it misses anything and nobody reads it yet.
+    pub fn fill(self: &Arc<Self>, cell: &Arc<FeedCell>) {
+        let Some(after) = cell.lock().gap() else { return };
+        let (feeds, cell) = (Arc::clone(self), Arc::clone(cell));
+        self.tracker.spawn(async move {
+            let stop = feeds.stop.clone();
+            // Cut short, it leaves the feed as it is; nobody reads it then.
+            stop.run_until_cancelled(feeds.fill_from(&cell, after)).await;
+        });
+    }
+
+    async fn fill_from(self: &Arc<Self>, cell: &Arc<FeedCell>, mut after: Seq) {
+        let mut pause = RETRY.0;
+        loop {
+            match self.page(cell.conv, after).await {
+                Ok(lines) => {
+                    pause = RETRY.0;
+                    let mut wakes = Wakes::default();
+                    let mut feed = cell.lock();
+                    match lines.first() {
+                        Some(first) if first.seq == after.next() => feed.confirm(lines, &mut wakes),
+                        Some(first) => {
+                            error!(conversation = %cell.conv, %after, found = %first.seq, "entries are missing in the store");
+                            feed.lose(after, &mut wakes);
+                        }
+                        None => {
+                            warn!(conversation = %cell.conv, %after, "a hint announced an entry that is not there");
+                            feed.disprove(after);
+                        }
+                    }
+                    let more = feed.filled();
+                    drop(feed);
+                    wakes.fire();
+                    match more {
+                        Some(next) => after = next,
+                        None => return,
+                    }
+                }
+                Err(error) => {
+                    warn!(conversation = %cell.conv, %error, "reading a gap failed");
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// A page of a log above `after`, as lines.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn page(&self, conv: ConversationId, after: Seq) -> store::Result<Vec<Arc<Line>>> {
+        let _permit = self.reads.acquire().await.expect("it is never closed");
+        let entries = self.store.entries(conv, after, PAGE_ENTRIES_MAX, PAGE_BYTES_MAX).await?;
+        Ok(entries.into_iter().map(|entry| Arc::new(Line::new(entry))).collect())
+    }
+
+    /// The conversations that local sessions read.
+    pub fn read_convs(&self) -> Vec<ConversationId> {
+        let cells: Vec<_> = self.cells().values().cloned().collect();
+        cells.iter().filter(|cell| cell.lock().has_readers()).map(|cell| cell.conv).collect()
+    }
+
+    /// Lets go of what nothing has happened to since the last call.
+    pub fn rest(&self) {
+        let mut cells = self.cells();
+        // Whoever holds a cell beside the map may still attach to it.
+        cells.retain(|_, cell| !cell.lock().rest() || Arc::strong_count(cell) > 1);
+    }
+
+    fn cells(&self) -> MutexGuard<'_, BTreeMap<ConversationId, Arc<FeedCell>>> {
+        // A panic while it was held cannot leave the map half-changed.
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session's place among the readers of a feed; dropping it gives it up.
+pub struct Attached {
+    feeds: Arc<Feeds>,
+    /// The feed.
+    pub cell: Arc<FeedCell>,
+    /// The place.
+    pub slot: usize,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mut feed = self.cell.lock();
+        feed.detach(self.slot);
+        if !feed.has_readers() {
+            self.feeds.relay.unsubscribe(self.cell.conv);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The accept loop.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    Net, Push,
+    message::{ClosingCode, write_push},
+};
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, debug, debug_span, warn};
+
+use crate::{connection, node::Node};
+
+/// The pause after a failed accept: it fails for want of file descriptors, and trying at once would only burn time.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that is refused may take to read why.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// Accepts connections until the node drains. Each is a task on `connections`.
+pub async fn accept<N: Net>(net: N, listener: N::Listener, node: Arc<Node>, connections: TaskTracker) {
+    let mut number = 0u64;
+    let draining = node.draining.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = draining.cancelled() => return,
+            accepted = net.accept(&listener) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                number += 1;
+                // This task is one of those counted.
+                if connections.len() > node.config.connections_max {
+                    warn!(%peer, "too many connections");
+                    refuse(stream).await;
+                    continue;
+                }
+                let span = debug_span!("connection", id = number, %peer);
+                connections.spawn(connection::serve(Arc::clone(&node), stream).instrument(span));
+            }
+            Err(error) => {
+                debug!(%error, "accept failed");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn refuse(mut stream: impl tokio::io::AsyncWrite + Unpin) {
+    let mut line = Vec::new();
+    let push = Push::Closing { code: ClosingCode::TooManyConnections, reconnect_after_ms: Some(1000) };
+    write_push(&mut line, &push);
+    // One short line fits into the socket's buffer at once.
+    let _ = tokio::time::timeout(REFUSAL, stream.write_all(&line)).await;
+}

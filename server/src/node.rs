@@ -1,0 +1,222 @@
+//! A node: what its connections share, and the tasks that serve them. No global state: a process can hold several.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{Clock, Entropy, Limits, Net};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    committer::{Bounds, Committer, Worker},
+    delivered::Delivered,
+    feeds::Feeds,
+    listener,
+    outbox::Wakes,
+    password::Passwords,
+    registry::Registry,
+    relay::{Relay, RelayEvent, RelayEvents},
+    store::Store,
+    sweep::Sweep,
+};
+
+/// What a node needs of the world.
+pub struct World {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The other nodes.
+    pub relay: Arc<dyn Relay>,
+    /// What they say.
+    pub relay_events: RelayEvents,
+    /// Password hashing.
+    pub passwords: Arc<dyn Passwords>,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// A node's settings; the defaults are those of SPEC.md, sections 8 and 10.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// What the greeting states.
+    pub limits: Limits,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// From connection to login.
+    pub login_timeout: Duration,
+    /// In which a reader must take something.
+    pub write_timeout: Duration,
+    /// Sessions of one user on this node.
+    pub sessions_per_user_max: usize,
+    /// What the committer checks.
+    pub bounds: Bounds,
+    /// How long a resume token lasts.
+    pub token_lifetime: Duration,
+    /// Between two looks of the sweep.
+    pub sweep_interval: Duration,
+    /// In which every local head is compared once.
+    pub sweep_round: Duration,
+    /// How long a drain takes at most.
+    pub drain_grace: Duration,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            connections_max: 20_000,
+            login_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            sessions_per_user_max: 64,
+            bounds: Bounds {
+                members_per_group_max: 2000,
+                groups_per_user_max: 1000,
+                friends_per_user_max: 5000,
+            },
+            token_lifetime: Duration::from_secs(7 * 24 * 3600),
+            sweep_interval: Duration::from_secs(2),
+            sweep_round: Duration::from_secs(60),
+            drain_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the connections of a node share.
+pub struct Node {
+    /// Settings.
+    pub config: NodeConfig,
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Conversations with local readers.
+    pub feeds: Arc<Feeds>,
+    /// Live sessions.
+    pub registry: Arc<Registry>,
+    /// The way to the logs.
+    pub committer: Committer,
+    /// Delivered cursors on their way to the store.
+    pub delivered: Arc<Delivered>,
+    /// Password hashing.
+    pub passwords: Arc<dyn Passwords>,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Cancelled when the node takes no more requests.
+    pub draining: CancellationToken,
+}
+
+/// A node at work.
+pub struct RunningNode {
+    node: Arc<Node>,
+    /// Connections.
+    connections: TaskTracker,
+    /// Everything else.
+    services: TaskTracker,
+    stop_services: CancellationToken,
+    committer: JoinHandle<()>,
+}
+
+impl RunningNode {
+    /// Starts a node that accepts connections on `listener`.
+    pub fn start<N: Net>(net: N, listener: N::Listener, world: World, config: NodeConfig) -> Self {
+        let World { store, relay, relay_events, passwords, clock, entropy } = world;
+        let (services, stop_services) = (TaskTracker::new(), CancellationToken::new());
+        let feeds =
+            Feeds::new(Arc::clone(&store), Arc::clone(&relay), services.clone(), stop_services.child_token());
+        let registry = Arc::new(Registry::new(Arc::clone(&relay), config.sessions_per_user_max));
+        let (committer, worker) = Worker::new(
+            Arc::clone(&store),
+            Arc::clone(&feeds),
+            relay,
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+            config.bounds,
+        );
+        let delivered = Arc::new(Delivered::new(Arc::clone(&store)));
+        let (interval, round) = (config.sweep_interval, config.sweep_round);
+        let sweep = Sweep::new(Arc::clone(&store), Arc::clone(&feeds), interval, round);
+        let node = Arc::new(Node {
+            config,
+            store,
+            feeds,
+            registry,
+            committer,
+            delivered,
+            passwords,
+            clock,
+            entropy,
+            draining: CancellationToken::new(),
+        });
+
+        let committer = services.spawn(worker.run());
+        let gap = Arc::new(Notify::new());
+        services.spawn(sweep.run(Arc::clone(&gap), stop_services.child_token()));
+        services.spawn(listen_to_relay(Arc::clone(&node), relay_events, gap, stop_services.child_token()));
+        let writer = (Arc::clone(&node.delivered), stop_services.child_token());
+        services.spawn(async move { writer.0.run(writer.1).await });
+        let connections = TaskTracker::new();
+        let accept = listener::accept(net, listener, Arc::clone(&node), connections.clone());
+        connections.spawn(accept);
+        Self { node, connections, services, stop_services, committer }
+    }
+
+    /// What its connections share.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Resolves if the node can no longer work: its committer has failed.
+    pub async fn failed(&mut self) {
+        let outcome = (&mut self.committer).await;
+        error!(?outcome, "the committer has ended");
+    }
+
+    /// Stops accepting, tells clients, answers what was asked, flushes, writes cursors, and closes the store: within the grace
+    /// period. Returns whether everything was done in time.
+    pub async fn drain(self) -> bool {
+        let Self { node, connections, services, stop_services, .. } = self;
+        info!(sessions = node.registry.session_count(), "draining");
+        let grace = node.config.drain_grace;
+        node.draining.cancel();
+        connections.close();
+        let drained = tokio::time::timeout(grace, connections.wait()).await.is_ok();
+        if !drained {
+            warn!(left = connections.len(), "connections did not end in time");
+        }
+        // Whatever has not ended holds the committer open: it is abandoned with the process.
+        stop_services.cancel();
+        let mut saved = node.delivered.write_all().await.is_ok();
+        let store = Arc::clone(&node.store);
+        drop(node);
+        services.close();
+        if drained {
+            saved &= tokio::time::timeout(grace, services.wait()).await.is_ok();
+            store.close().await;
+        }
+        info!("drained");
+        drained && saved
+    }
+}
+
+async fn listen_to_relay(
+    node: Arc<Node>,
+    mut events: RelayEvents,
+    gap: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
+        match event {
+            RelayEvent::Hint(hint) => {
+                if let Some(cell) = node.feeds.existing(hint.conv) {
+                    let mut wakes = Wakes::default();
+                    cell.lock().hint(hint.lines, &mut wakes);
+                    wakes.fire();
+                    node.feeds.fill(&cell);
+                }
+            }
+            RelayEvent::Gap => gap.notify_one(),
+            RelayEvent::Presence(user) => node.registry.changed_elsewhere(user),
+        }
+    }
+}

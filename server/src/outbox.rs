@@ -1,0 +1,92 @@
+//! What the node has for a session: replies, and signals that something can be fetched.
+//!
+//! Entries are never queued here. A signal says that a conversation advanced; the session then takes from the feed what its
+//! socket can carry. So an outbox is bounded: by the requests in flight, by the number of the
+//! session's conversations, and by the number of the user's friends.
+
+use std::{
+    collections::BTreeSet,
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use protocol::{ConversationId, UserId};
+use tokio::sync::Notify;
+
+/// The shared end of a session: the node writes, the connection's task takes.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Whose session it is.
+    pub user: UserId,
+    letters: Mutex<Letters>,
+    /// Whether a wake-up is under way.
+    touched: AtomicBool,
+    notify: Notify,
+}
+
+/// What a session has to look at.
+#[derive(Debug, Default)]
+pub struct Letters {
+    /// Replies, as lines.
+    pub replies: Vec<u8>,
+    /// How many replies that is.
+    pub replied: usize,
+    /// Conversations that advanced; each at most once until the session looked at its feed.
+    pub signals: Vec<ConversationId>,
+    /// Friends whose state changed.
+    pub presence: BTreeSet<UserId>,
+}
+
+impl Outbox {
+    /// An empty one.
+    pub fn new(user: UserId) -> Arc<Self> {
+        Arc::new(Self {
+            user,
+            letters: Mutex::default(),
+            touched: AtomicBool::new(false),
+            notify: Notify::new(),
+        })
+    }
+
+    /// Adds to it; the session is woken when `wakes` are fired.
+    pub fn put(self: &Arc<Self>, wakes: &mut Wakes, add: impl FnOnce(&mut Letters)) {
+        add(&mut self.letters());
+        if !self.touched.swap(true, Ordering::AcqRel) {
+            wakes.0.push(Arc::clone(self));
+        }
+    }
+
+    /// Takes what there is.
+    pub fn take(&self) -> Letters {
+        // Before the lock: what is put from here on wakes the session again.
+        self.touched.store(false, Ordering::Release);
+        mem::take(&mut self.letters())
+    }
+
+    /// Waits until there is something to take. Cancel-safe.
+    pub async fn filled(&self) {
+        self.notify.notified().await;
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        // Its fields are valid at any point of a writer.
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sessions to be woken, each once, when a whole batch is done: fewer wake-ups, fuller writes.
+#[derive(Debug, Default)]
+#[must_use = "sessions sleep until the wakes are fired"]
+pub struct Wakes(Vec<Arc<Outbox>>);
+
+impl Wakes {
+    /// Wakes them.
+    pub fn fire(self) {
+        for outbox in self.0 {
+            outbox.notify.notify_one();
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The sessions this node serves, and who watches whose presence.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use protocol::{UserId, message::PresenceState};
+
+use crate::{
+    outbox::{Outbox, Wakes},
+    relay::Relay,
+};
+
+/// Live sessions by user, and their interest in friends.
+pub struct Registry {
+    relay: Arc<dyn Relay>,
+    sessions_per_user_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Sessions by user; no empty ones.
+    sessions: BTreeMap<UserId, Vec<Arc<Outbox>>>,
+    /// Who wants to know about a user; no empty ones.
+    watchers: BTreeMap<UserId, Vec<Arc<Outbox>>>,
+}
+
+impl Registry {
+    /// An empty one.
+    pub fn new(relay: Arc<dyn Relay>, sessions_per_user_max: usize) -> Self {
+        Self { relay, sessions_per_user_max, state: Mutex::default() }
+    }
+
+    /// Adds a session; `None` if the user has as many as this node takes.
+    pub fn enter(&self, user: UserId) -> Option<Arc<Outbox>> {
+        let outbox = Outbox::new(user);
+        let mut state = self.state();
+        let own = state.sessions.entry(user).or_default();
+        if own.len() >= self.sessions_per_user_max {
+            return None;
+        }
+        own.push(Arc::clone(&outbox));
+        if own.len() == 1 {
+            self.relay.set_online(user, true);
+            self.changed(&state, user);
+        }
+        Some(outbox)
+    }
+
+    /// Removes a session, with its interest in these friends.
+    pub fn leave(&self, outbox: &Arc<Outbox>, watched: impl IntoIterator<Item = UserId>) {
+        let mut state = self.state();
+        for friend in watched {
+            remove(&mut state.watchers, friend, outbox);
+        }
+        remove(&mut state.sessions, outbox.user, outbox);
+        if !state.sessions.contains_key(&outbox.user) {
+            self.relay.set_online(outbox.user, false);
+            self.changed(&state, outbox.user);
+        }
+    }
+
+    /// From now on the session is told when the friend's state changes.
+    pub fn watch(&self, outbox: &Arc<Outbox>, friend: UserId) {
+        let mut state = self.state();
+        let watchers = state.watchers.entry(friend).or_default();
+        if !watchers.iter().any(|watcher| Arc::ptr_eq(watcher, outbox)) {
+            watchers.push(Arc::clone(outbox));
+        }
+    }
+
+    /// No longer.
+    pub fn unwatch(&self, outbox: &Arc<Outbox>, friend: UserId) {
+        remove(&mut self.state().watchers, friend, outbox);
+    }
+
+    /// A user's state, as far as this node knows.
+    pub fn presence(&self, user: UserId) -> PresenceState {
+        let here = self.state().sessions.contains_key(&user);
+        if here { PresenceState::Online } else { self.relay.elsewhere(user) }
+    }
+
+    /// Another node says that a user's state changed.
+    pub fn changed_elsewhere(&self, user: UserId) {
+        let state = self.state();
+        if !state.sessions.contains_key(&user) {
+            self.changed(&state, user);
+        }
+    }
+
+    /// Sessions served.
+    pub fn session_count(&self) -> usize {
+        self.state().sessions.values().map(Vec::len).sum()
+    }
+
+    fn changed(&self, state: &State, user: UserId) {
+        let mut wakes = Wakes::default();
+        for watcher in state.watchers.get(&user).into_iter().flatten() {
+            watcher.put(&mut wakes, |letters| {
+                letters.presence.insert(user);
+            });
+        }
+        wakes.fire();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Its fields are valid at any point of a writer.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove(from: &mut BTreeMap<UserId, Vec<Arc<Outbox>>>, key: UserId, outbox: &Arc<Outbox>) {
+    if let Some(list) = from.get_mut(&key) {
+        list.retain(|other| !Arc::ptr_eq(other, outbox));
+        if list.is_empty() {
+            from.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::local::Hub;
+
+    fn user(number: u64) -> UserId {
+        UserId::new(number).unwrap()
+    }
+
+    #[test]
+    fn presence_here_and_elsewhere() {
+        let hub = Arc::new(Hub::default());
+        let (a, _events_a) = hub.join();
+        let (b, mut events_b) = hub.join();
+        let (a, b) = (Registry::new(Arc::new(a), 2), Registry::new(Arc::new(b), 2));
+        let watcher = b.enter(user(2)).unwrap();
+        b.watch(&watcher, user(1));
+        assert_eq!(b.presence(user(1)), PresenceState::Offline);
+
+        let first = a.enter(user(1)).unwrap();
+        let second = a.enter(user(1)).unwrap();
+        assert!(a.enter(user(1)).is_none(), "two sessions at most");
+        assert_eq!(b.presence(user(1)), PresenceState::Online);
+        let crate::relay::RelayEvent::Presence(who) = events_b.try_recv().unwrap() else { panic!() };
+        b.changed_elsewhere(who);
+        assert!(watcher.take().presence.contains(&user(1)));
+
+        a.leave(&first, []);
+        assert_eq!(b.presence(user(1)), PresenceState::Online, "one session is left");
+        a.leave(&second, []);
+        assert_eq!(b.presence(user(1)), PresenceState::Offline);
+        assert_eq!(a.session_count(), 0);
+
+        let _third = a.enter(user(1)).unwrap();
+        drop(a);
+        assert_eq!(b.presence(user(1)), PresenceState::Offline, "its node is gone");
+    }
+}

@@ -1,0 +1,106 @@
+//! The sweep: finds what no hint told of.
+//!
+//! A hint can be lost with nobody noticing (a node dies between commit and publish). So each node asks the store every few seconds which
+//! conversations advanced: one query, however many sessions. Since a commit can become visible later than any look-back, as a
+//! backstop every local feed's head is compared with the store in turn.
+//!
+//! Cost per look: reading (write rate x (interval + look-back)) index entries, and at most [`HEADS_MAX`] rows out.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{ConversationId, UnixMillis};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{
+    feeds::Feeds,
+    store::{self, Store},
+};
+
+/// How far a look goes back beyond the last one: commits become visible after the time they carry.
+const LOOK_BACK: Duration = Duration::from_secs(2);
+/// Conversations in one look. If more advanced, all local heads are compared instead.
+const HEADS_MAX: usize = 10_000;
+/// Heads in one query.
+const BATCH_MAX: usize = 1000;
+
+/// The sweep's task.
+pub struct Sweep {
+    store: Arc<dyn Store>,
+    feeds: Arc<Feeds>,
+    interval: Duration,
+    /// In which every local head is compared once (SPEC.md, section 10).
+    round: Duration,
+    since: Option<UnixMillis>,
+    /// Local conversations still to be compared in this round.
+    left: Vec<ConversationId>,
+}
+
+impl Sweep {
+    /// A sweep that has not looked yet.
+    pub fn new(store: Arc<dyn Store>, feeds: Arc<Feeds>, interval: Duration, round: Duration) -> Self {
+        Self { store, feeds, interval, round, since: None, left: Vec::new() }
+    }
+
+    /// Looks at every interval, and at once when `gap` says that hints may have been lost; until `stop`.
+    pub async fn run(mut self, gap: Arc<tokio::sync::Notify>, stop: CancellationToken) {
+        let mut failed = false;
+        loop {
+            let look = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = gap.notified() => self.compare_all().await,
+                () = tokio::time::sleep(self.interval) => self.look().await,
+            };
+            match look {
+                Ok(()) => failed = false,
+                Err(error) if !failed => {
+                    failed = true;
+                    warn!(%error, "the sweep waits for the store");
+                }
+                Err(_) => {}
+            }
+            self.feeds.rest();
+        }
+    }
+
+    async fn look(&mut self) -> store::Result<()> {
+        let look_back = i64::try_from(LOOK_BACK.as_millis()).unwrap_or(i64::MAX);
+        match self.since {
+            // The first look finds out what time it is in the store; nothing is older than the feeds.
+            None => self.since = Some(self.store.advanced(UnixMillis::MAX, 1).await?.until.min(0)),
+            Some(since) => {
+                let advanced = self.store.advanced(since.saturating_sub(look_back), HEADS_MAX).await?;
+                self.since = Some(advanced.until);
+                if advanced.truncated {
+                    self.compare_all().await?;
+                }
+                self.feeds.observe(advanced.heads);
+            }
+        }
+        self.compare_some().await
+    }
+
+    /// The backstop: so many that all are compared within a round.
+    async fn compare_some(&mut self) -> store::Result<()> {
+        if self.left.is_empty() {
+            self.left = self.feeds.read_convs();
+        }
+        let looks = (self.round.as_secs_f64() / self.interval.as_secs_f64() / 2.0).floor().max(1.0);
+        let all = self.feeds.read_convs().len();
+        let some = (all as f64 / looks).ceil() as usize;
+        let some = self.left.split_off(self.left.len().saturating_sub(some.max(1)));
+        self.compare(&some).await
+    }
+
+    async fn compare_all(&self) -> store::Result<()> {
+        self.compare(&self.feeds.read_convs()).await
+    }
+
+    async fn compare(&self, convs: &[ConversationId]) -> store::Result<()> {
+        for batch in convs.chunks(BATCH_MAX) {
+            self.feeds.observe(self.store.heads(batch).await?);
+        }
+        Ok(())
+    }
+}
