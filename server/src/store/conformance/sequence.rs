@@ -1,0 +1,273 @@
+//! Random operations on two stores at once.
+
+use std::sync::Arc;
+
+use protocol::{ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Seq, UserId, message::Role};
+
+use crate::rights::Rights;
+
+use super::super::{Change, Effect, NewEntry, NewGroup, NewUser, Result, Store};
+
+/// One step of a sequence. Numbers are small, so that steps meet; a position is given relative to the head, so that most fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Make an account.
+    Register {
+        /// Its name and message id.
+        id: u8,
+    },
+    /// Append messages: conversation, sender, message id, and how far from the next position (0 fits).
+    Append(Vec<(u8, u8, u8, i8)>),
+    /// Befriend (`true`) or unfriend two users.
+    Befriend {
+        /// One.
+        a: u8,
+        /// The other.
+        b: u8,
+        /// The message id.
+        id: u8,
+        /// Which of the two.
+        friends: bool,
+    },
+    /// Block (`true`) or unblock.
+    Block {
+        /// Who.
+        a: u8,
+        /// Whom.
+        b: u8,
+        /// The message id.
+        id: u8,
+        /// Which of the two.
+        blocked: bool,
+    },
+    /// Make a group.
+    CreateGroup {
+        /// Who.
+        a: u8,
+        /// The message id.
+        id: u8,
+    },
+    /// Join (`true`) or leave a group, whether or not that makes sense.
+    Join {
+        /// Who.
+        a: u8,
+        /// Which group.
+        group: u8,
+        /// The message id.
+        id: u8,
+        /// Which of the two.
+        joins: bool,
+    },
+    /// Delete a group.
+    DeleteGroup {
+        /// Who.
+        a: u8,
+        /// Which group.
+        group: u8,
+        /// The message id.
+        id: u8,
+    },
+    /// Raise a delivered cursor.
+    Deliver {
+        /// Whose.
+        a: u8,
+        /// In which conversation.
+        conv: u8,
+        /// To where.
+        seq: u8,
+    },
+    /// Page through a log.
+    Page {
+        /// Which log.
+        conv: u8,
+        /// From where.
+        seq: u8,
+        /// How many.
+        limit: u8,
+        /// How many bytes.
+        bytes: u8,
+    },
+}
+
+fn user(number: u8) -> UserId {
+    UserId::new(u64::from(number % 5) + 1).expect("in range")
+}
+
+fn group(number: u8) -> GroupId {
+    GroupId::new(u64::from(number % 3) + 1).expect("in range")
+}
+
+/// Direct conversations of five users, three groups, and notices.
+fn conv(number: u8) -> ConversationId {
+    let direct = ConversationId::direct(user(number), user(number / 5));
+    match number % 4 {
+        0 => ConversationId::group(group(number / 4)),
+        1 => ConversationId::notices(user(number / 4)),
+        _ => direct.unwrap_or(ConversationId::group(group(number))),
+    }
+}
+
+fn mid(id: u8) -> ClientMsgId {
+    ClientMsgId([id; 16])
+}
+
+/// Runs the operations on both stores, which must be empty.
+///
+/// # Panics
+/// At the first result that differs.
+///
+/// # Errors
+/// When a store fails.
+pub async fn compare(a: Arc<dyn Store>, b: Arc<dyn Store>, operations: &[Operation]) -> Result<()> {
+    for (step, operation) in operations.iter().enumerate() {
+        let (left, right) = (run(&*a, operation).await?, run(&*b, operation).await?);
+        assert_eq!(left, right, "step {step}: {operation:?}");
+        let (left, right) = (state(&*a).await?, state(&*b).await?);
+        assert_eq!(left, right, "after step {step}: {operation:?}");
+    }
+    Ok(())
+}
+
+/// Everything that can be read, as text.
+async fn state(store: &dyn Store) -> Result<Vec<String>> {
+    let mut state = Vec::new();
+    let convs: Vec<_> = (0..40).map(conv).collect();
+    state.push(format!("{:?}", store.heads(&convs).await?));
+    state.push(format!("{:?}", store.snapshots(&convs).await?));
+    for number in 0..5 {
+        let user = user(number);
+        state.push(format!("{:?}", store.periods(user).await?));
+        state.push(format!("{:?}", store.periods_in(user, &convs[..7]).await?));
+        state.push(format!("{:?}", store.friends(user, 1, 3).await?));
+        state.push(format!("{:?}", store.groups(user, 0, 2).await?));
+        state.push(format!("{:?}", store.counts(user).await?));
+        state.push(format!("{:?}", store.members(group(number), user, 1, 2).await?));
+    }
+    let mut advanced = store.advanced(i64::MIN, 1000).await?.heads;
+    advanced.sort();
+    state.push(format!("{advanced:?}"));
+    Ok(state)
+}
+
+async fn next(store: &dyn Store, conv: ConversationId) -> Result<Seq> {
+    Ok(store.heads(&[conv]).await?[&conv].next())
+}
+
+fn entry(conv: ConversationId, seq: Seq, from: UserId, id: u8, body: EntryBody) -> NewEntry {
+    NewEntry { conv, seq, from, mid: mid(id), at: 5, body }
+}
+
+async fn change(
+    store: &dyn Store,
+    conv: ConversationId,
+    from: UserId,
+    id: u8,
+    body: EntryBody,
+    effects: impl FnOnce(Seq) -> Vec<Effect>,
+) -> Result<String> {
+    let seq = next(store, conv).await?;
+    let change = Change { entries: vec![entry(conv, seq, from, id, body)], effects: effects(seq) };
+    Ok(format!("{:?}", store.apply(&change).await?))
+}
+
+async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
+    match *operation {
+        Operation::Register { id } => {
+            let name = format!("user{}", id % 9);
+            let new =
+                NewUser { mid: mid(id), name_key: name.clone(), name, password_hash: "x".into(), at: 1 };
+            Ok(format!("{:?} {:?}", store.register(&new).await?, store.registered_with(mid(id)).await?))
+        }
+        Operation::Append(ref messages) => append(store, messages).await,
+        Operation::Befriend { a, b, id, friends } => {
+            let (a, b) = (user(a), user(b));
+            let Some(conv) = ConversationId::direct(a, b) else { return Ok(String::new()) };
+            let body = if friends { EntryBody::Befriended } else { EntryBody::Unfriended };
+            let open = |user, peer, seq: Seq| Effect::OpenDirect { user, peer, after: seq.previous() };
+            let set = Effect::SetFriends { a, b, friends };
+            change(store, conv, a, id, body, |seq| {
+                if friends { vec![open(a, b, seq), open(b, a, seq), set] } else { vec![set] }
+            })
+            .await
+        }
+        Operation::Block { a, b, id, blocked } => {
+            let (a, b) = (user(a), user(b));
+            let Some(conv) = ConversationId::direct(a, b) else { return Ok(String::new()) };
+            let body = if blocked { EntryBody::Blocked } else { EntryBody::Unblocked };
+            change(store, conv, a, id, body, |seq| {
+                vec![
+                    Effect::OpenDirect { user: a, peer: b, after: seq.previous() },
+                    Effect::SetBlocked { user: a, peer: b, blocked },
+                ]
+            })
+            .await
+        }
+        Operation::CreateGroup { a, id } => {
+            let notice_seq = next(store, ConversationId::notices(user(a))).await?;
+            let (name, description) = ("group".to_owned(), format!("{id}"));
+            let new = NewGroup { creator: user(a), mid: mid(id), name, description, at: 1, notice_seq };
+            let (made, known) =
+                (store.create_group(&new).await?, store.created_with(user(a), mid(id)).await?);
+            // Numbers that were never given out may differ between stores, but not those that were.
+            Ok(format!("{made:?} {known:?}"))
+        }
+        Operation::Join { a, group: number, id, joins } => {
+            let (user, group) = (user(a), group(number));
+            let conv = ConversationId::group(group);
+            let member = store.members(group, user, 0, 100).await?.is_some();
+            let exists = matches!(&store.snapshots(&[conv]).await?[0].rights, Rights::Group(rights) if !rights.title.is_empty());
+            if member == joins || !exists {
+                return Ok(String::new());
+            }
+            let body = if joins { EntryBody::Joined } else { EntryBody::Left };
+            change(store, conv, user, id, body, |seq| {
+                vec![if joins {
+                    Effect::BeginMembership { group, user, role: Role::Member, from: seq }
+                } else {
+                    Effect::EndMembership { group, user, until: seq }
+                }]
+            })
+            .await
+        }
+        Operation::DeleteGroup { a, group: number, id } => {
+            let (user, group) = (user(a), group(number));
+            let effects = |until| vec![Effect::DeleteGroup { group, until }];
+            change(store, ConversationId::group(group), user, id, EntryBody::Deleted, effects).await
+        }
+        Operation::Deliver { a, conv: number, seq } => {
+            store.set_delivered(&[(user(a), conv(number), Seq(u64::from(seq)))]).await?;
+            Ok(format!("{:?}", store.delivered(user(a), conv(number)).await?))
+        }
+        Operation::Page { conv: number, seq, limit, bytes } => {
+            page(store, conv(number), seq, limit, bytes).await
+        }
+    }
+}
+
+async fn append(store: &dyn Store, messages: &[(u8, u8, u8, i8)]) -> Result<String> {
+    let mut entries: Vec<NewEntry> = Vec::new();
+    for (number, from, id, off) in messages {
+        let conv = conv(*number);
+        let before = entries.iter().filter(|entry| entry.conv == conv).count() as u64;
+        let fits = next(store, conv).await?.0 + before;
+        // Never beyond the next: a node numbers from what is confirmed, and no store has to look for gaps.
+        let seq = Seq(fits.saturating_add_signed(i64::from((*off).min(0))).max(1));
+        let text = "x".repeat(usize::from(*id));
+        entries.push(entry(conv, seq, user(*from), *id, EntryBody::Message { text }));
+    }
+    entries.sort_by_key(|entry| (entry.conv, entry.seq));
+    let outcome = store.append(&entries).await?;
+    let keys: Vec<_> = entries.iter().map(|entry| (entry.conv, entry.from, entry.mid)).collect();
+    let convs: Vec<_> = entries.iter().map(|entry| entry.conv).collect();
+    let mut resolved = store.resolve(&keys, &convs).await?;
+    resolved.known.sort_by_key(|entry| (entry.conv, entry.seq));
+    resolved.known.dedup();
+    Ok(format!("{outcome:?} {resolved:?}"))
+}
+
+async fn page(store: &dyn Store, conv: ConversationId, seq: u8, limit: u8, bytes: u8) -> Result<String> {
+    let (seq, limit, bytes) = (Seq(u64::from(seq % 8)), usize::from(limit % 6), usize::from(bytes));
+    let up: Vec<Entry> = store.entries(conv, seq, limit, bytes).await?;
+    let down: Vec<Entry> = store.entries_before(conv, Seq(2), seq, limit, bytes).await?;
+    Ok(format!("{up:?} {down:?}"))
+}

@@ -1,0 +1,227 @@
+//! A store that fails: SPEC.md, guarantees 1, 3 and 10.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use protocol::{
+    ClientMsgId, ConversationId, Entry, GroupId, Seq, UnixMillis, UserId,
+    message::{Account, GroupInfo},
+};
+use serde_json::json;
+use server::store::{
+    AccountRecord, Advanced, Change, Counts, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
+    NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
+    StoreError, TokenHash, TokenRecord, memory::MemoryStore,
+};
+
+use crate::harness::{TestNode, mid};
+
+/// A store whose writes to logs fail on demand.
+#[derive(Default)]
+struct Faulty {
+    inner: MemoryStore,
+    /// So many writes are carried out, and then said to have failed.
+    lose_replies: AtomicU32,
+    /// Nothing works.
+    away: AtomicBool,
+}
+
+impl Faulty {
+    fn check(&self) -> Result<()> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("away".into()));
+        }
+        Ok(())
+    }
+
+    fn reply<T>(&self, value: T) -> Result<T> {
+        let lose = |left: u32| left.checked_sub(1);
+        match self.lose_replies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose) {
+            Ok(_) => Err(StoreError::Unavailable("the reply was lost".into())),
+            Err(_) => Ok(value),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn append(&self, entries: &[NewEntry]) -> Result<Outcome> {
+        self.check()?;
+        self.reply(self.inner.append(entries).await?)
+    }
+    async fn apply(&self, change: &Change) -> Result<Outcome> {
+        self.check()?;
+        self.reply(self.inner.apply(change).await?)
+    }
+    async fn create_group(&self, group: &NewGroup) -> Result<GroupOutcome> {
+        self.check()?;
+        self.reply(self.inner.create_group(group).await?)
+    }
+    async fn deployment(&self) -> Result<[u8; 16]> {
+        self.inner.deployment().await
+    }
+    async fn register(&self, user: &NewUser) -> Result<RegisterOutcome> {
+        self.check()?;
+        self.reply(self.inner.register(user).await?)
+    }
+    async fn registered_with(&self, mid: ClientMsgId) -> Result<Option<AccountRecord>> {
+        self.check()?;
+        self.inner.registered_with(mid).await
+    }
+    async fn account(&self, account: &Account) -> Result<Option<AccountRecord>> {
+        self.check()?;
+        self.inner.account(account).await
+    }
+    async fn user_name(&self, user: UserId) -> Result<Option<String>> {
+        self.check()?;
+        self.inner.user_name(user).await
+    }
+    async fn add_token(&self, hash: &TokenHash, user: UserId, at: UnixMillis, keep: usize) -> Result<()> {
+        self.check()?;
+        self.inner.add_token(hash, user, at, keep).await
+    }
+    async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
+        self.check()?;
+        self.inner.token(hash).await
+    }
+    async fn remove_token(&self, hash: &TokenHash) -> Result<()> {
+        self.check()?;
+        self.inner.remove_token(hash).await
+    }
+    async fn created_with(&self, creator: UserId, mid: ClientMsgId) -> Result<Option<KnownGroup>> {
+        self.check()?;
+        self.inner.created_with(creator, mid).await
+    }
+    async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved> {
+        self.check()?;
+        self.inner.resolve(keys, convs).await
+    }
+    async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>> {
+        self.check()?;
+        self.inner.heads(convs).await
+    }
+    async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
+        self.check()?;
+        self.inner.snapshots(convs).await
+    }
+    async fn entries(
+        &self,
+        conv: ConversationId,
+        after: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Entry>> {
+        self.check()?;
+        self.inner.entries(conv, after, limit, bytes).await
+    }
+    async fn entries_before(
+        &self,
+        conv: ConversationId,
+        from: Seq,
+        before: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Entry>> {
+        self.check()?;
+        self.inner.entries_before(conv, from, before, limit, bytes).await
+    }
+    async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
+        self.check()?;
+        self.inner.advanced(since, limit).await
+    }
+    async fn periods(&self, user: UserId) -> Result<Vec<Period>> {
+        self.check()?;
+        self.inner.periods(user).await
+    }
+    async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
+        self.check()?;
+        self.inner.periods_in(user, convs).await
+    }
+    async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq> {
+        self.check()?;
+        self.inner.delivered(user, conv).await
+    }
+    async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {
+        self.check()?;
+        self.inner.set_delivered(cursors).await
+    }
+    async fn friends(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<FriendRow>> {
+        self.check()?;
+        self.inner.friends(user, after, limit).await
+    }
+    async fn groups(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<GroupInfo>> {
+        self.check()?;
+        self.inner.groups(user, after, limit).await
+    }
+    async fn members(
+        &self,
+        g: GroupId,
+        reader: UserId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<Vec<MemberRow>>> {
+        self.check()?;
+        self.inner.members(g, reader, after, limit).await
+    }
+    async fn counts(&self, user: UserId) -> Result<Counts> {
+        self.check()?;
+        self.inner.counts(user).await
+    }
+    async fn close(&self) {}
+}
+
+/// Committed, but the reply was lost: the entry exists once, and every mutation gets its first answer.
+#[tokio::test]
+async fn an_unknown_outcome_is_found_out() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let ((_, mut alice), (_, mut bob)) = node.friends().await;
+    store.lose_replies.store(2, Ordering::Relaxed);
+    assert_eq!(alice.say("d1-2", "once").await, 2);
+    assert_eq!(alice.say("d1-2", "next").await, 3);
+    assert_eq!(bob.message("d1-2").await, "once");
+    assert_eq!(bob.message("d1-2").await, "next");
+    store.lose_replies.store(1, Ordering::Relaxed);
+    let group = alice.ok(json!({"op": "create_group", "mid": mid(), "name": "x", "description": ""})).await;
+    assert_eq!(group["group"], 1);
+    assert_eq!(alice.ok(json!({"op": "groups"})).await["groups"].as_array().unwrap().len(), 1);
+    store.lose_replies.store(1, Ordering::Relaxed);
+    bob.ok(json!({"op": "join", "mid": mid(), "group": 1})).await;
+    // A registration whose outcome is unknown says so, and its retry finds the account.
+    store.lose_replies.store(1, Ordering::Relaxed);
+    let register = json!({"op": "register", "mid": mid(), "name": "carol", "password": "x"});
+    assert_eq!(alice.error(register.clone()).await, "unavailable");
+    assert_eq!(alice.ok(register).await["user"], 3);
+    let history = bob.ok(json!({"op": "history", "conv": "d1-2"})).await;
+    assert_eq!(history["entries"].as_array().unwrap().len(), 3);
+}
+
+/// The store is away: errors are indefinite, nothing ends, and when it is back all goes on by itself.
+#[tokio::test]
+async fn a_store_that_is_away_comes_back() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let ((_, mut alice), (_, mut bob)) = node.friends().await;
+    store.away.store(true, Ordering::Relaxed);
+    let friends = alice.ask(json!({"op": "friends"})).await;
+    let reply = alice.reply(friends).await;
+    assert_eq!(
+        (&reply["error"]["code"], &reply["error"]["definite"]),
+        (&json!("unavailable"), &json!(false))
+    );
+    let send = json!({"op": "send", "mid": mid(), "conv": "d1-2", "text": "later"});
+    assert_eq!(alice.error(send.clone()).await, "unavailable");
+    // Back before patience ends: the client notices nothing.
+    let other = alice.ask(json!({"op": "send", "mid": mid(), "conv": "d1-2", "text": "soon"})).await;
+    store.away.store(false, Ordering::Relaxed);
+    assert_eq!(alice.reply(other).await["ok"]["seq"], 2);
+    assert_eq!(alice.ok(send).await["seq"], 3);
+    assert_eq!(bob.message("d1-2").await, "soon");
+    assert_eq!(bob.message("d1-2").await, "later");
+}
