@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.refuse(answer, &error);
             }
             (State::Anonymous | State::Resuming { .. }, _) => {
-                self.refuse(answer, &ErrorCode::NotLoggedIn.into())
+                self.refuse(answer, &ErrorCode::NotLoggedIn.into());
             }
             (State::Session(_), Request::Send(request)) => self.send(answer, request),
             (State::Session(_), Request::Ack(ack)) => self.acknowledge(id, &ack),

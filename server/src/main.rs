@@ -102,7 +102,7 @@ fn allow_files(wanted: u64) {
     match rlimit::increase_nofile_limit(wanted) {
         Ok(allowed) if allowed >= wanted => {}
         Ok(allowed) => {
-            warn!(allowed, wanted, "the system allows fewer open files than connections are allowed")
+            warn!(allowed, wanted, "the system allows fewer open files than connections are allowed");
         }
         Err(error) => warn!(%error, "the limit on open files is unknown"),
     }

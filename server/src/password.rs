@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 /// Hashes that wait for a processor. When as many wait, a request is refused as `overloaded`.
-const WAITING_MAX: usize = 256;
+const WAITING_MAX: usize = 1024;
 
 /// Why a password was neither hashed nor compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -84,7 +84,7 @@ pub fn decode(kind: u8, text: String) -> Result<EntryBody, StoreError> {
         UNFRIENDED => EntryBody::Unfriended,
         BLOCKED => EntryBody::Blocked,
         UNBLOCKED => EntryBody::Unblocked,
-        1..FIRST_RIGHTS_KIND => EntryBody::Other { kind: format!("kind{kind}") },
+        3..FIRST_RIGHTS_KIND => EntryBody::Other { kind: format!("kind{kind}") },
         _ => {
             return Err(StoreError::Corrupt(format!(
                 "an entry of unknown kind {kind}, which affects rights"

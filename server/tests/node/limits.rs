@@ -79,7 +79,7 @@ async fn who_says_nothing_is_shown_out() {
 async fn who_never_reads_is_cut_off() {
     let config = NodeConfig { write_timeout: Duration::from_millis(500), ..NodeConfig::default() };
     let node = TestNode::with_config(config).await;
-    let ((_, mut alice), (_, mut deaf)) = node.friends().await;
+    let ((_, mut alice), (_, deaf)) = node.friends().await;
     let text = "x".repeat(60_000);
     for _ in 0..200 {
         alice.say("d1-2", &text).await;

@@ -1,10 +1,13 @@
 //! Tests of whole nodes in this process, over real sockets, through the wire protocol alone.
 
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing fails")]
+
 mod cluster;
 mod defects;
 mod delivery;
 mod faults;
 mod harness;
 mod limits;
+mod process;
 mod spec;
 mod stores;

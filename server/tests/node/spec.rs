@@ -1,6 +1,9 @@
 //! SPEC.md is the law: its transcripts are played against a node, and its tables are compared with the code.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use protocol::ErrorCode;
 use serde_json::Value;
@@ -18,7 +21,7 @@ fn blocks(language: &str) -> Vec<(usize, Vec<&'static str>)> {
         match (line.strip_prefix("```"), &mut open) {
             (Some(_), Some(_)) => blocks.extend(open.take()),
             (Some(name), None) => {
-                open = (name == language).then(|| (number + 2, Vec::new())).or(Some((0, Vec::new())))
+                open = Some((if name == language { number + 2 } else { 0 }, Vec::new()));
             }
             (None, Some((_, lines))) => lines.push(line),
             (None, None) => {}
@@ -59,10 +62,10 @@ async fn play(store: Arc<dyn Store>) {
             let place = format!("SPEC.md:{}: {line}", start + offset);
             let (who, direction) = (line.chars().next().expect(&place), &line[1..2]);
             let text = &line[3..];
-            if !connections.contains_key(&who) {
-                connections.insert(who, Wire::connect(&node.address).await);
-            }
-            let wire = connections.get_mut(&who).unwrap();
+            let wire = match connections.entry(who) {
+                Entry::Occupied(wire) => wire.into_mut(),
+                Entry::Vacant(place) => place.insert(Wire::connect(&node.address).await),
+            };
             if direction == ">" {
                 let text = names.iter().fold(text.to_owned(), |text, (name, value): (&String, &Value)| {
                     text.replace(&format!("\"{name}\""), &value.to_string())

@@ -1,0 +1,219 @@
+//! The real binary: crashes, signals, a second node on the same file, and what one machine's clients may do.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use client::{Client, Config, Event, Events};
+use protocol::{ConversationId, EntryBody, Seq, Tcp, clock::SystemEntropy};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::harness::{PATIENCE, Wire, mid};
+
+/// A chatserver in a process of its own.
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) address: String,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl Server {
+    /// Starts one with cheap password hashes, and waits until it listens.
+    pub(crate) async fn start(data: &Path, port: u16, options: &[&str]) -> Self {
+        let mut child = command(data, port).args(options).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listening = timeout(PATIENCE, async {
+            while let Some(line) = log.next_line().await.unwrap() {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                if line["fields"]["message"] == "listening" {
+                    return line["fields"]["address"].as_str().unwrap().to_owned();
+                }
+            }
+            panic!("it ended before it listened");
+        });
+        let address = listening.await.expect("it listens in time");
+        Self { child, address, log }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Sends a signal by name, and waits for the end.
+    async fn signal(mut self, name: &str) -> (ExitStatus, Vec<String>) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap();
+        let mut log = Vec::new();
+        while let Some(line) = self.log.next_line().await.unwrap() {
+            log.push(line);
+        }
+        (status, log)
+    }
+}
+
+fn command(data: &Path, port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatserver"));
+    command
+        .args(["127.0.0.1", &port.to_string(), "--argon2-memory", "8", "--argon2-passes", "1"])
+        .args(["--log-format", "json", "--data-dir"])
+        .arg(data)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// A user with the client library.
+struct User {
+    client: Client,
+    events: Events,
+}
+
+impl User {
+    async fn new(address: &str, tracker: &TaskTracker, name: &str) -> Self {
+        let config = Config { confirm_automatically: true, ..Config::default() };
+        let (client, events) = Client::start(Tcp, address, config, Arc::new(SystemEntropy), tracker);
+        client.register(name, "secret").await.unwrap();
+        client.login(name, "secret").await.unwrap();
+        Self { client, events }
+    }
+}
+
+/// `kill -9` in the middle of sends, again and again: everything acknowledged is there, once, in order, and the clients come back by
+/// themselves and show each message once. SPEC.md, guarantees 1, 2, 3 and 6.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_loses_nothing() {
+    const MESSAGES: usize = 400;
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), 0, &[]).await;
+    let port = server.port();
+    let tracker = TaskTracker::new();
+    let alice = User::new(&server.address, &tracker, "alice").await;
+    let mut bob = User::new(&server.address, &tracker, "bob").await;
+    alice.client.befriend("2".parse().unwrap()).await.unwrap();
+    let conv: ConversationId = "d1-2".parse().unwrap();
+
+    let sender = alice.client.clone();
+    let mut alice_events = alice.events;
+    tracker.spawn(async move { while alice_events.next().await.is_some() {} });
+    let sending = tracker.spawn(async move {
+        let mut acknowledged = BTreeMap::new();
+        for burst in 0..MESSAGES / 8 {
+            let burst = (0..8).map(|n| {
+                let (sender, text) = (sender.clone(), format!("message {}", burst * 8 + n));
+                async move { (sender.send(conv, &text).await, text) }
+            });
+            for (reply, text) in futures_util::future::join_all(burst).await {
+                acknowledged.insert(reply.expect("it is repeated until it is known").seq, text);
+            }
+        }
+        acknowledged
+    });
+    let mut shown: Vec<(Seq, String)> = Vec::new();
+    let mut kills = 0;
+    while shown.len() < MESSAGES {
+        let event = timeout(3 * PATIENCE, bob.events.next()).await.expect("an event in time");
+        if let Event::Entry(entry) = event.expect("the client goes on")
+            && let EntryBody::Message { text } = entry.body
+        {
+            shown.push((entry.seq, text));
+        }
+        if shown.len() > (kills + 1) * MESSAGES / 5 && kills < 3 {
+            kills += 1;
+            server.kill().await;
+            server = Server::start(folder.path(), port, &[]).await;
+        }
+    }
+    assert_eq!(kills, 3);
+    let acknowledged = sending.await.unwrap();
+    assert_eq!(
+        shown,
+        acknowledged.into_iter().collect::<Vec<_>>(),
+        "each acknowledged message, once, in order"
+    );
+    assert!(shown.windows(2).all(|pair| pair[0].0.next() == pair[1].0), "nothing else in between");
+    let last = bob.client.history(conv, None, Some(1)).await.unwrap().entries;
+    assert_eq!(last[0].seq, shown.last().unwrap().0, "and nothing after");
+    alice.client.close();
+    bob.client.close();
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_node_in_order() {
+    for name in ["-TERM", "-INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(folder.path(), 0, &[]).await;
+        let mut wire = Wire::connect(&server.address).await;
+        wire.ok(json!({"op": "register", "mid": mid(), "name": "alice", "password": "alice"})).await;
+        wire.login("alice").await;
+        let (status, log) = server.signal(name).await;
+        assert_eq!(status.code(), Some(0), "{name}: {log:?}");
+        let rest = String::from_utf8(wire.rest().await).unwrap();
+        assert!(rest.lines().last().unwrap().contains("going_away"), "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_node_on_the_same_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), 0, &[]).await;
+    let output = command(folder.path(), 0).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("in use by another chatserver"), "{log}");
+    // The first is not disturbed; and when it is gone, however it went, its place is free.
+    Wire::connect(&server.address).await.ok(json!({"op": "ping"})).await;
+    server.kill().await;
+    Server::start(folder.path(), 0, &[]).await;
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_said_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = async |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_chatserver")).args(args).output().await.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let path = folder.path().to_str().unwrap();
+    let (code, log) = run(&["127.0.0.1", "0", "--database", "oracle:x"]).await;
+    assert!(code == Some(1) && log.contains("expected sqlite:PATH"), "{log}");
+    let (code, log) = run(&["203.0.113.1", "6000", "--data-dir", path]).await;
+    assert!(code == Some(1) && log.contains("listening on 203.0.113.1:6000"), "{log}");
+    let (code, log) = run(&["127.0.0.1", "0", "--data-dir", path, "--log", "no=such=filter"]).await;
+    assert!(code == Some(2) && log.contains("--log"), "{log}");
+    let (code, log) = run(&["127.0.0.1", "0", "--data-dir", path, "--argon2-memory", "1"]).await;
+    assert!(code == Some(1) && log.contains("argon2"), "{log}");
+}
+
+/// With the default limits, one machine can register and log in 500 users, and one client can ask 200 things in a burst.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_registrations_and_logins() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), 0, &[]).await;
+    let users = (0..500).map(async |n| {
+        let name = format!("user{n}");
+        let mut wire = Wire::connect(&server.address).await;
+        wire.ok(json!({"op": "register", "mid": mid(), "name": name, "password": name})).await;
+        wire.login(&name).await;
+        wire
+    });
+    let mut users = futures_util::future::join_all(users).await;
+    let burst: String = (0..200).map(|n| json!({"id": n, "op": "groups"}).to_string() + "\n").collect();
+    users[0].send(burst).await;
+    for n in 0..200 {
+        assert!(users[0].reply(n).await["ok"].is_object());
+    }
+}
