@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
+use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use thiserror::Error;
 
 use crate::node::NodeConfig;
@@ -35,7 +36,7 @@ pub struct Args {
         long,
         env = "CHAT_CONNECTIONS_MAX",
         value_name = "N",
-        default_value_t = 20_000,
+        default_value_t = 16_000,
         help_heading = "Limits"
     )]
     pub connections_max: usize,
@@ -143,9 +144,8 @@ impl Args {
             },
             (None, Some(folder)) => Ok(Database::Sqlite(folder.join("chat.db"))),
             (None, None) => {
-                let dirs =
-                    directories::ProjectDirs::from("", "", "chatserver").ok_or(ConfigError::NoDataDir)?;
-                Ok(Database::Sqlite(dirs.data_dir().join("chat.db")))
+                let dirs = choose_native_strategy().map_err(|_| ConfigError::NoDataDir)?;
+                Ok(Database::Sqlite(dirs.data_dir().join("chatserver").join("chat.db")))
             }
         }
     }

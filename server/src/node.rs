@@ -65,7 +65,7 @@ impl Default for NodeConfig {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            connections_max: 20_000,
+            connections_max: 16_000,
             login_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             sessions_per_user_max: 64,

@@ -11,3 +11,4 @@ mod limits;
 mod process;
 mod spec;
 mod stores;
+mod terminal;
