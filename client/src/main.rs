@@ -1,2 +1,9 @@
-//! x
-fn main() {}
+//! `chatclient`: the chat system's terminal client.
+
+use std::process::ExitCode;
+
+mod ui;
+
+fn main() -> ExitCode {
+    ui::main()
+}
