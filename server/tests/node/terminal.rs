@@ -173,10 +173,11 @@ async fn a_group_of_three() {
     silica.types(&format!("groupchat:{group}:am I in?")).await;
     let (code, seen) = silica.quits().await;
     assert_eq!((code, count(&seen, "she is away"), count(&seen, "am I in?")), (1, 1, 0), "{seen:#?}");
-    kir.does(&format!("quitgroup:{group}"), "happy game").await;
-    kirito.does(&format!("deletegroup:{group}"), "happy game").await;
+    kir.does(&format!("quitgroup:{group}"), "you left happy game").await;
+    kirito.does(&format!("deletegroup:{group}"), "deleted").await;
     for person in [kirito, kir, second] {
-        assert_eq!(person.quits().await.0, 0);
+        let (code, seen) = person.quits().await;
+        assert_eq!(code, 0, "{seen:#?}");
     }
 }
 
