@@ -1,6 +1,6 @@
 //! A connection: one task that reads, writes, and drives a session.
 //!
-//! It selects over a closed set of events ([`Event`]). Requests are taken one line after the other: a `send` is handed to the committer
+//! It selects over a closed set of events (`Event`). Requests are taken one line after the other: a `send` is handed to the committer
 //! and not waited for; any other command runs to its end before the next line is looked at. Replies and pushes are gathered
 //! into one buffer, which is refilled when the socket has taken it: so what a slow reader does not take is never made.
 

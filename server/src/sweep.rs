@@ -4,7 +4,7 @@
 //! conversations advanced: one query, however many sessions. Since a commit can become visible later than any look-back, as a
 //! backstop every local feed's head is compared with the store in turn.
 //!
-//! Cost per look: reading (write rate x (interval + look-back)) index entries, and at most [`HEADS_MAX`] rows out.
+//! Cost per look: reading (write rate x (interval + look-back)) index entries, and at most `HEADS_MAX` rows out.
 
 use std::{sync::Arc, time::Duration};
 
