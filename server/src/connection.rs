@@ -5,6 +5,7 @@
 //! into one buffer, which is refilled when the socket has taken it: so what a slow reader does not take is never made.
 
 mod io;
+mod proxy;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use protocol::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tracing::{Instrument as _, debug, debug_span};
 
@@ -34,6 +35,8 @@ use crate::{
 
 /// Pushes are added to what waits for the socket up to so many bytes (and the line that passes it).
 const OUTBOX_BYTES: usize = 64 << 10;
+/// Within which a balancer sends its PROXY header: at once, but for the network.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bad lines before a login after which the connection ends.
 const BAD_LINES_MAX: u32 = 10;
 /// How long a client of a draining node should wait before it connects again, at least and at most.
@@ -102,14 +105,26 @@ struct Closing {
 }
 
 /// Serves a connection to its end.
-pub async fn serve<S>(node: Arc<Node>, stream: S)
+pub async fn serve<S>(node: Arc<Node>, mut stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    debug!("connected");
+    let mut decoder = LineDecoder::new(node.config.limits.anonymous_frame_bytes_max);
+    if node.config.proxy_protocol {
+        match timeout(PROXY_TIMEOUT, proxy::read_header(&mut stream)).await {
+            Ok(Ok((client, rest))) => {
+                debug!(client = client.map(tracing::field::display), "connected through a proxy");
+                decoder.push(&rest);
+            }
+            Ok(Err(error)) => return debug!(%error, "refused"),
+            Err(_) => return debug!("no PROXY header in time"),
+        }
+    } else {
+        debug!("connected");
+    }
     let now = Instant::now();
     let mut connection = Connection {
-        decoder: LineDecoder::new(node.config.limits.anonymous_frame_bytes_max),
+        decoder,
         node,
         stream,
         out: Vec::new(),
