@@ -332,6 +332,7 @@ async fn sweep(store: &dyn Store) -> Checked {
     assert!(all.heads.contains(&(conv, Seq(1))) && !all.truncated);
     let latest = store.advanced(all.until, 100).await?;
     assert!(latest.heads.contains(&(conv, Seq(1))), "the latest commit is found again from its own time on");
+    assert!(store.now().await? >= all.until, "the store's time goes on");
     let some = store.advanced(i64::MIN, 2).await?;
     assert!(some.heads.len() == 2 && some.truncated);
     Ok(())

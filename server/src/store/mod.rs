@@ -380,6 +380,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>>;
+    /// The store's own time, now: no later commit carries an earlier one by more than it takes to become visible.
+    async fn now(&self) -> Result<UnixMillis>;
     /// Conversations with a commit at or after `since` in the store's own time; at most `limit` of them.
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced>;
 

@@ -418,6 +418,13 @@ impl Store for SqliteStore {
         Ok(page)
     }
 
+    async fn now(&self) -> Result<UnixMillis> {
+        let (now,): (i64,) = sqlx::query_as("select cast(unixepoch('subsec') * 1000 as integer)")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(now)
+    }
+
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
         let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
             "select conversation, max(seq), max(committed_at) from entry indexed by entry_committed \
