@@ -145,6 +145,11 @@ impl RedisRelay {
         tracker.spawn(supervisor.run());
         (Self { shared, queue, _stop: stop.drop_guard() }, receiver)
     }
+
+    /// Whether hints flow, as far as is known: a peer that went silently is noticed by the next ping.
+    pub fn is_up(&self) -> bool {
+        self.shared.subscriptions().is_up()
+    }
 }
 
 #[async_trait]
