@@ -1,10 +1,6 @@
 //! The relay on a real Redis, in a container: SPEC.md, guarantees 7 and 8 and section 10, with Redis failing in every way.
 
-use std::{
-    io::Write as _,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use protocol::{Tcp, UserId, clock::SystemEntropy, message::PresenceState};
 use serde_json::json;
@@ -24,7 +20,7 @@ use testcontainers::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

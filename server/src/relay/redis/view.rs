@@ -62,7 +62,9 @@ impl View {
                 None => Heard::Nothing,
             };
         }
-        let (Some(peer), Change::Users(users)) = (self.nodes.get_mut(&who), change) else { return Heard::Read };
+        let (Some(peer), Change::Users(users)) = (self.nodes.get_mut(&who), change) else {
+            return Heard::Read;
+        };
         if number <= peer.number {
             return Heard::Nothing;
         }
@@ -70,9 +72,12 @@ impl View {
             return Heard::Read;
         }
         peer.number = number;
-        let changed = users.iter().filter(|(user, online)| {
-            if *online { peer.users.insert(*user) } else { peer.users.remove(user) }
-        });
+        let changed =
+            users.iter().filter(
+                |(user, online)| {
+                    if *online { peer.users.insert(*user) } else { peer.users.remove(user) }
+                },
+            );
         Heard::Users(changed.map(|(user, _)| *user).collect())
     }
 
@@ -171,7 +176,11 @@ mod tests {
         assert_eq!(View::default().state(user(1), now), PresenceState::Unknown);
         view.begin_read();
         let until = now + Duration::from_secs(20);
-        assert_eq!(view.end_read(&BTreeSet::new(), until, now), (vec![user(1)], false), "its lease has ended");
+        assert_eq!(
+            view.end_read(&BTreeSet::new(), until, now),
+            (vec![user(1)], false),
+            "its lease has ended"
+        );
         assert_eq!(view.state(user(1), now), PresenceState::Offline);
     }
 

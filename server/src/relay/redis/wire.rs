@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn presence_is_read_as_it_was_sent() {
-        let users = vec![(UserId::new(1).unwrap(), true), (UserId::new(u64::from(UserId::MAX)).unwrap(), false)];
+        let users =
+            vec![(UserId::new(1).unwrap(), true), (UserId::new(u64::from(UserId::MAX)).unwrap(), false)];
         for change in [Change::Users(users), Change::Users(vec![]), Change::Rewritten, Change::Gone] {
             let incarnation = Incarnation { node: NodeId(2), number: 9 };
             assert_eq!(
