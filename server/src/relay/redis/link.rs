@@ -152,6 +152,7 @@ impl<N: Net> Supervisor<N> {
         let shared = &*self.shared;
         let mut connection = link.connection.clone();
         connection.subscribe(shared.name("presence")).await?;
+        // Whoever missed something until now is served by the look after the gap.
         reconcile(shared, &mut connection).await?;
         shared.subscriptions().link_up();
         shared.progress.send_replace(());
@@ -194,8 +195,9 @@ async fn look_after_gap(shared: &Shared) -> Infallible {
     std::future::pending().await
 }
 
-/// Asks for what is wanted and is not there, until all of it is.
-async fn reconcile(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+/// Asks for what is wanted and is not there, until all of it is. Returns whether someone missed something meanwhile.
+async fn reconcile(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
+    let mut owed = false;
     loop {
         let Plan { subscribe, unsubscribe } =
             shared.subscriptions().plan(shared.config.timing.linger, Instant::now());
@@ -206,13 +208,11 @@ async fn reconcile(shared: &Shared, connection: &mut MultiplexedConnection) -> R
             connection.unsubscribe(names(channels)).await?;
         }
         if subscribe.is_empty() {
-            return Ok(());
+            return Ok(owed);
         }
         for channels in subscribe.chunks(CHANNELS_MAX) {
             connection.subscribe(names(channels)).await?;
-            if shared.subscriptions().confirm(channels) {
-                shared.news.gap();
-            }
+            owed |= shared.subscriptions().confirm(channels);
             shared.progress.send_replace(());
         }
     }
@@ -224,8 +224,10 @@ async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection)
             () = shared.subscriptions_changed.notified() => {}
             () = sleep(shared.config.timing.linger / 4) => {}
         }
-        if let Err(error) = reconcile(shared, &mut connection).await {
-            return error;
+        match reconcile(shared, &mut connection).await {
+            Ok(true) => shared.news.gap(),
+            Ok(false) => {}
+            Err(error) => return error,
         }
     }
 }
