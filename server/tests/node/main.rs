@@ -9,6 +9,8 @@ mod faults;
 mod harness;
 mod limits;
 mod process;
+mod redis;
+mod relays;
 mod spec;
 mod stores;
 mod terminal;
