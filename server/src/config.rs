@@ -35,7 +35,7 @@ pub struct Args {
     pub data_dir: Option<PathBuf>,
 
     /// The Redis through which nodes tell each other of messages and of who is online:
-    /// redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS.
+    /// redis://USER:PASSWORD@HOST:PORT/DATABASE, of which only HOST is needed, or rediss:// for TLS.
     ///
     /// Without it, nodes that share a database find each other's messages at the sweep's pace, and do not know whom others serve.
     /// A password is better given by the environment, where other users of the machine do not see it.
