@@ -94,7 +94,6 @@ impl App {
     async fn change(&mut self, command: Command) {
         let Some(conv) = self.target(&command) else { return };
         let mid = self.typed_mid();
-        let message = self.roster.as_ref().map_or_else(String::new, |roster| outcome(&command, roster));
         let (name, about) = (command.name(), about(&command));
         let Some(request) = request(command.clone(), mid, conv) else { return };
         let client = self.client.clone();
@@ -107,23 +106,23 @@ impl App {
             }
             None => return,
         };
-        let (message, details) = self.settle(&command, reply, message).await;
+        let (message, details) = self.settle(&command, reply).await;
         // In a pipe the next command waits for the entry, so that a message is told before what follows it, and is
         // confirmed if the next command is to quit.
         let told = !self.interactive && self.entry_of(mid).await;
         let is_message = matches!(command, Command::Chat { .. } | Command::GroupChat { .. });
-        let message = if told && is_message && !self.output.is_json() { String::new() } else { message };
+        let message = match (message, &self.roster) {
+            _ if told && is_message && !self.output.is_json() => String::new(),
+            (Some(message), _) => message,
+            (None, roster) => roster.as_ref().map_or_else(String::new, |roster| outcome(&command, roster)),
+        };
         self.output.tell(&Tell::Done { command: name, message, details });
     }
 
-    /// What the reply says, and the lists that the sentence needs.
-    async fn settle(
-        &mut self,
-        command: &Command,
-        reply: Reply,
-        message: String,
-    ) -> (String, Map<String, Value>) {
+    /// What the reply says, and reads the lists that the sentence needs.
+    async fn settle(&mut self, command: &Command, reply: Reply) -> (Option<String>, Map<String, Value>) {
         let mut details = Map::new();
+        let mut message = None;
         match (command, reply) {
             (Command::CreateGroup { name, .. }, Reply::GroupCreated(created)) => {
                 if let Some(roster) = &mut self.roster {
@@ -132,21 +131,16 @@ impl App {
                 }
                 details.insert("group".into(), json!(created.group));
                 details.insert("seq".into(), json!(created.seq));
-                return (format!("group created, groupid:{}", created.group), details);
+                message = Some(format!("group created, groupid:{}", created.group));
             }
             (_, Reply::Appended(appended)) => drop(details.insert("seq".into(), json!(appended.seq))),
             _ => {}
         }
-        match command {
-            // Whose name was not known before.
-            Command::AddFriend(_) | Command::JoinGroup(_) => {
-                // Without the lists the sentence has a number for the name.
-                self.reload().await;
-                let again = self.roster.as_ref().map(|roster| outcome(command, roster));
-                (again.unwrap_or(message), details)
-            }
-            _ => (message, details),
+        if matches!(command, Command::AddFriend(_) | Command::JoinGroup(_)) {
+            // A name that was not known before; without the lists the sentence has a number for it.
+            self.reload().await;
         }
+        (message, details)
     }
 
     /// The conversation that a command writes to; `None` if it may not be carried out.
