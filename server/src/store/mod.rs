@@ -6,6 +6,7 @@
 pub mod conformance;
 pub mod memory;
 pub mod record;
+mod row;
 pub mod sqlite;
 
 use std::collections::BTreeMap;

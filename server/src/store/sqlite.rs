@@ -23,11 +23,12 @@ use sqlx::{
 };
 use thiserror::Error;
 
-use self::sql::{conv_keys, entry, id, json_keys, period, role};
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
     NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    StoreError, TokenHash, TokenRecord, record, within_bytes,
+    StoreError, TokenHash, TokenRecord, record,
+    row::{self, conv_keys, entry, id, json_keys, period, role},
+    within_bytes,
 };
 use crate::rights::{DirectRights, GroupRights, Rights};
 
@@ -214,7 +215,7 @@ impl Store for SqliteStore {
         .execute(&self.writer)
         .await;
         match done {
-            Ok(done) => Ok(RegisterOutcome::Created(sql::user(done.last_insert_rowid())?)),
+            Ok(done) => Ok(RegisterOutcome::Created(row::user(done.last_insert_rowid())?)),
             Err(error) if is_conflict(&error) => Ok(RegisterOutcome::Conflict),
             Err(error) => Err(error.into()),
         }
@@ -225,7 +226,7 @@ impl Store for SqliteStore {
             .bind(mid.0.to_vec())
             .fetch_optional(&self.readers)
             .await?;
-        row.map(sql::account).transpose()
+        row.map(row::account).transpose()
     }
 
     async fn account(&self, account: &Account) -> Result<Option<AccountRecord>> {
@@ -236,7 +237,7 @@ impl Store for SqliteStore {
                 sqlx::query_as("select id, name, password_hash from user where name_key = ?").bind(key)
             }
         };
-        query.fetch_optional(&self.readers).await?.map(sql::account).transpose()
+        query.fetch_optional(&self.readers).await?.map(row::account).transpose()
     }
 
     async fn user_name(&self, user: UserId) -> Result<Option<String>> {
@@ -279,7 +280,7 @@ impl Store for SqliteStore {
         .bind(hash.to_vec())
         .fetch_optional(&self.readers)
         .await?;
-        row.map(|(user, name, expires_at)| Ok(TokenRecord { user: sql::user(user)?, name, expires_at }))
+        row.map(|(user, name, expires_at)| Ok(TokenRecord { user: row::user(user)?, name, expires_at }))
             .transpose()
     }
 
@@ -326,7 +327,7 @@ impl Store for SqliteStore {
         .bind(new.at)
         .execute(&mut *tx)
         .await?;
-        let group = sql::group(done.last_insert_rowid())?;
+        let group = row::group(done.last_insert_rowid())?;
         if Self::insert_entries(&mut tx, &new.entries(group)).await? == Outcome::Conflict {
             tx.rollback().await?;
             return Ok(GroupOutcome::Conflict);
@@ -338,7 +339,7 @@ impl Store for SqliteStore {
     }
 
     async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved> {
-        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+        let rows: Vec<row::EntryRow> = sqlx::query_as(
             "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from json_each(?) k \
              cross join entry e on e.conversation = k.value ->> 0 and e.sender = k.value ->> 1 \
              and e.mid = unhex(k.value ->> 2) join user u on u.id = e.sender",
@@ -358,7 +359,7 @@ impl Store for SqliteStore {
         .bind(conv_keys(convs))
         .fetch_all(&self.readers)
         .await?;
-        rows.into_iter().map(|(conv, seq)| Ok((sql::conv(conv)?, sql::seq(seq)?))).collect()
+        rows.into_iter().map(|(conv, seq)| Ok((row::conv(conv)?, row::seq(seq)?))).collect()
     }
 
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
@@ -379,7 +380,7 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+        let rows: Vec<row::EntryRow> = sqlx::query_as(
             "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from entry e \
              join user u on u.id = e.sender where e.conversation = ? and e.seq > ? order by e.seq limit ?",
         )
@@ -401,7 +402,7 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+        let rows: Vec<row::EntryRow> = sqlx::query_as(
             "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from entry e \
              join user u on u.id = e.sender where e.conversation = ? and e.seq >= ? and e.seq < ? \
              order by e.seq desc limit ?",
@@ -431,7 +432,7 @@ impl Store for SqliteStore {
         let until = rows.iter().map(|(_, _, at)| *at).max().unwrap_or(since).max(since);
         let heads = rows.into_iter().take(limit);
         let heads =
-            heads.map(|(conv, seq, _)| Ok((sql::conv(conv)?, sql::seq(seq)?))).collect::<Result<_>>()?;
+            heads.map(|(conv, seq, _)| Ok((row::conv(conv)?, row::seq(seq)?))).collect::<Result<_>>()?;
         Ok(Advanced { until, heads, truncated })
     }
 
@@ -455,8 +456,8 @@ impl Store for SqliteStore {
         }
         let rows = sqlx::query_as(sql::PERIODS_IN)
             .bind(id(user.number()))
-            .bind(sql::numbers(&peers))
-            .bind(sql::numbers(&groups))
+            .bind(row::numbers(&peers))
+            .bind(row::numbers(&groups))
             .fetch_all(&self.readers)
             .await?;
         let mut periods = rows.into_iter().map(|row| period(user, row)).collect::<Result<Vec<_>>>()?;
@@ -471,7 +472,7 @@ impl Store for SqliteStore {
                 .bind(conv.key())
                 .fetch_optional(&self.readers)
                 .await?;
-        row.map_or(Ok(Seq::ZERO), |(seq,)| sql::seq(seq))
+        row.map_or(Ok(Seq::ZERO), |(seq,)| row::seq(seq))
     }
 
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {
@@ -482,7 +483,7 @@ impl Store for SqliteStore {
              select c.value ->> 0, c.value ->> 1, c.value ->> 2 from json_each(?) c where true \
              on conflict do update set seq = max(seq, excluded.seq)",
         )
-        .bind(sql::json(&rows))
+        .bind(row::json(&rows))
         .execute(&self.writer)
         .await?;
         Ok(())
@@ -500,7 +501,7 @@ impl Store for SqliteStore {
         .await?;
         let rows = rows.into_iter();
         rows.map(|(peer, name, friend, blocked)| {
-            Ok(FriendRow { peer: sql::user(peer)?, name, friend, blocked })
+            Ok(FriendRow { peer: row::user(peer)?, name, friend, blocked })
         })
         .collect()
     }
@@ -520,7 +521,7 @@ impl Store for SqliteStore {
         let rows = rows.into_iter();
         rows.map(|(group, name, description, number, members)| {
             let members = u64::try_from(members).unwrap_or_default();
-            Ok(GroupInfo { group: sql::group(group)?, name, description, role: role(number), members })
+            Ok(GroupInfo { group: row::group(group)?, name, description, role: role(number), members })
         })
         .collect()
     }
@@ -550,7 +551,7 @@ impl Store for SqliteStore {
         .await?;
         let rows = rows.into_iter();
         let rows = rows
-            .map(|(user, name, number)| Ok(MemberRow { user: sql::user(user)?, name, role: role(number) }));
+            .map(|(user, name, number)| Ok(MemberRow { user: row::user(user)?, name, role: role(number) }));
         rows.collect::<Result<_>>().map(Some)
     }
 
