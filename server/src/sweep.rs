@@ -68,10 +68,10 @@ impl Sweep {
         let look_back = i64::try_from(LOOK_BACK.as_millis()).unwrap_or(i64::MAX);
         match self.since {
             // The first look finds out what time it is in the store; nothing is older than the feeds.
-            None => self.since = Some(self.store.advanced(UnixMillis::MAX, 1).await?.until.min(0)),
+            None => self.since = Some(self.store.advanced(UnixMillis::MAX, 1).await?.until),
             Some(since) => {
                 let advanced = self.store.advanced(since.saturating_sub(look_back), HEADS_MAX).await?;
-                self.since = Some(advanced.until);
+                self.since = Some(advanced.until.max(since));
                 if advanced.truncated {
                     self.compare_all().await?;
                 }

@@ -5,6 +5,7 @@
 
 pub mod conformance;
 pub mod memory;
+pub mod mysql;
 pub mod record;
 mod row;
 pub mod sqlite;
@@ -307,7 +308,8 @@ pub struct Counts {
 /// What [`Store::advanced`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advanced {
-    /// Where the next look starts: the store's own time of the latest commit seen.
+    /// Where the next look starts: the store's own time of the latest commit seen; if none was, `since`, but no later than the
+    /// store's present time.
     pub until: UnixMillis,
     /// Heads of conversations that advanced.
     pub heads: Vec<(ConversationId, Seq)>,

@@ -5,6 +5,15 @@ use serde::Serialize;
 
 use super::{AccountRecord, MidKey, Period, Result, StoreError, record};
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
 /// A period's row: the peer or else the group, first and last entry, delivered cursor, whether friends.
 pub(super) type PeriodRow = (Option<i64>, Option<i64>, i64, Option<i64>, i64, bool);
 

@@ -187,15 +187,6 @@ fn is_conflict(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
-            _ => Self::Unavailable(error.to_string()),
-        }
-    }
-}
-
 #[async_trait]
 impl Store for SqliteStore {
     async fn deployment(&self) -> Result<[u8; 16]> {
@@ -429,7 +420,15 @@ impl Store for SqliteStore {
         .fetch_all(&self.readers)
         .await?;
         let truncated = rows.len() > limit;
-        let until = rows.iter().map(|(_, _, at)| *at).max().unwrap_or(since).max(since);
+        let until = match rows.iter().map(|(_, _, at)| *at).max() {
+            Some(latest) => latest,
+            None => {
+                let (now,): (i64,) = sqlx::query_as("select cast(unixepoch('subsec') * 1000 as integer)")
+                    .fetch_one(&self.readers)
+                    .await?;
+                since.min(now)
+            }
+        };
         let heads = rows.into_iter().take(limit);
         let heads =
             heads.map(|(conv, seq, _)| Ok((row::conv(conv)?, row::seq(seq)?))).collect::<Result<_>>()?;

@@ -50,7 +50,8 @@ async fn a_file_that_is_no_database_is_refused() {
     assert!(SqliteStore::open(std::path::Path::new("/proc/nowhere/chat.db")).await.is_err());
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+/// Any step.
+pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let id = 0u8..6;
     prop_oneof![
         2 => any::<u8>().prop_map(|id| Operation::Register { id }),
