@@ -9,7 +9,7 @@ mod plans;
 mod statements;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use protocol::{
@@ -321,13 +321,15 @@ impl Store for MySqlStore {
     }
 
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
-        let (mut peers, mut groups) = (Vec::new(), Vec::new());
+        let (mut peers, mut groups) = (BTreeSet::new(), BTreeSet::new());
         for conv in convs {
             match conv.parse() {
                 Conversation::Direct(..) => {
                     peers.extend(conv.peer_of(user).map(|peer| (user.number(), peer.number())));
                 }
-                Conversation::Group(group) => groups.push((user.number(), group.number())),
+                Conversation::Group(group) => {
+                    groups.insert((user.number(), group.number()));
+                }
                 Conversation::Notices(_) => {}
             }
         }

@@ -25,10 +25,11 @@ const STATEMENTS: usize = 64;
 /// What to call the table of migrations: sqlx's own name.
 const MIGRATIONS: &str = "_sqlx_migrations";
 /// The name of the lock: a server's locks are not a database's.
-const LOCK: &str = "concat('chatserver.', sha1(database()))";
+const LOCK: &str = "concat('chatserver.', left(sha2(database(), 256), 40))";
 
-/// The server's numbers for what waiting does not mend: access denied (to the server, to the database, by the plugin), no such database.
-const HOPELESS: [u16; 4] = [1045, 1044, 1049, 1698];
+/// The server's numbers for what may pass: too many connections (in all, of a user), starting or ending, read-only (a replica
+/// that may be promoted), a lock that was not had, a statement that was ended.
+const PASSING: [u16; 11] = [1040, 1203, 1053, 1079, 3168, 1290, 1836, 1205, 1213, 1317, 3024];
 
 /// Why the database could not be opened.
 #[derive(Debug, Error)]
@@ -54,10 +55,10 @@ impl OpenError {
     /// Whether it may go away by itself: the server is not up, or starts, or is being replaced.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => {
-                number(error).is_none_or(|number| !HOPELESS.contains(&number))
-                    && !matches!(error, sqlx::Error::Tls(_) | sqlx::Error::Configuration(_))
-            }
+            Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => match number(error) {
+                Some(number) => PASSING.contains(&number),
+                None => !matches!(error, sqlx::Error::Tls(_) | sqlx::Error::Configuration(_)),
+            },
             _ => false,
         }
     }
