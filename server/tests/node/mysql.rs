@@ -258,7 +258,7 @@ async fn every_statement_has_its_key(server: &Server) {
 async fn fill(server: &Server, database: &str) {
     const FILL: &str = "
         set session cte_max_recursion_depth = 100000;
-        create temporary table n (n int primary key);
+        create table n (n int primary key);
         insert into n with recursive r (n) as (select 1 union all select n + 1 from r where n < 500) select n from r;
         insert into user (name, name_key, password_hash, register_mid, created_at)
             select concat('name', n), concat('name', n), 'x', unhex(lpad(hex(n), 32, '0')), 1 from n;
@@ -266,7 +266,7 @@ async fn fill(server: &Server, database: &str) {
         insert into token select unhex(sha2(n + 1000, 256)), 1, n from n where n < 64;
         insert into chat_group (name, description, creator_id, mid, created_at)
             select 'g', 'd', n, unhex(lpad(hex(n), 32, '0')), 1 from n where n <= 100;
-        create temporary table c (c bigint primary key);
+        create table c (c bigint primary key);
         insert into c select (1 << 62) | (n << 31) | (n + 1) from n where n <= 100;
         insert into c select (1 << 61) | n from n where n <= 99;
         insert into c values (1);
