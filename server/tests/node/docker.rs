@@ -27,7 +27,7 @@ pub(crate) async fn available(what: &str, images: &[(&str, &str)]) -> bool {
     );
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{line}");
     // Straight to the terminal: the harness shows what a test prints only if it fails.
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    std::io::stderr().write_all(format!("\n{line}\n").as_bytes()).unwrap();
     false
 }
 

@@ -1,7 +1,8 @@
 //! The statements whose text never varies, and the pieces of those whose number of rows does.
 //!
 //! Lists come as JSON in one bound value, so that a statement is prepared once for any length; `straight_join` keeps the
-//! order of the tables as written: first the list, then what it looks up by key.
+//! order of the tables as written: first the list, then what it looks up by key. A head is the first row of its log read
+//! backwards; without `force index` MySQL takes the smaller key and sorts the whole log.
 
 use protocol::{ClientMsgId, ConversationId, Seq, UnixMillis, UserId};
 
@@ -35,19 +36,19 @@ pub(super) const RESOLVE: &str = "\
     straight_join entry e on e.conversation = k.conversation and e.sender = k.sender and e.mid = unhex(k.mid) \
     straight_join user u on u.id = e.sender \
     union all \
-    select k.conversation, coalesce((select h.seq from entry h where h.conversation = k.conversation \
-        order by h.seq desc limit 1), 0), 0, 1, '', x'00000000000000000000000000000000', 0, '' \
+    select k.conversation, coalesce((select h.seq from entry h force index (primary) where h.conversation = k.conversation \
+        order by h.conversation desc, h.seq desc limit 1), 0), 0, 1, '', x'00000000000000000000000000000000', 0, '' \
     from json_table(?, '$[*]' columns (conversation bigint path '$')) k";
 
 pub(super) const HEADS: &str = "\
-    select k.conversation, coalesce((select h.seq from entry h where h.conversation = k.conversation \
-        order by h.seq desc limit 1), 0) \
+    select k.conversation, coalesce((select h.seq from entry h force index (primary) where h.conversation = k.conversation \
+        order by h.conversation desc, h.seq desc limit 1), 0) \
     from json_table(?, '$[*]' columns (conversation bigint path '$')) k";
 
 /// Of one moment: heads (0), what two users have to do with each other (1), members (2), titles (3).
 pub(super) const SNAPSHOTS: &str = "\
-    select 0, k.conversation, coalesce((select h.seq from entry h where h.conversation = k.conversation \
-        order by h.seq desc limit 1), 0), 0, 0, '' \
+    select 0, k.conversation, coalesce((select h.seq from entry h force index (primary) where h.conversation = k.conversation \
+        order by h.conversation desc, h.seq desc limit 1), 0), 0, 0, '' \
     from json_table(?, '$[*]' columns (conversation bigint path '$')) k \
     union all \
     select 1, k.conversation, f.user_id, f.friend, f.blocked, '' \
@@ -215,7 +216,7 @@ pub(super) fn make_group(
     text.sql(" where not exists (select 1 from chat_group where creator_id = ").number(id(creator.number()));
     text.sql(" and mid = ").bytes(&mid.0);
     text.sql(") and not exists (select 1 from entry where conversation = ");
-    text.number(ConversationId::notices(creator).key()).sql(" and seq >= ").number(notice_seq).sql(")");
+    text.number(ConversationId::notices(creator).key()).sql(" and seq = ").number(notice_seq).sql(")");
     text
 }
 
