@@ -89,6 +89,11 @@ pub struct Args {
     /// Seconds that an orderly end may take.
     #[arg(long, env = "CHAT_DRAIN_GRACE", value_name = "SECONDS", default_value = "10", value_parser = seconds, help_heading = "Operation")]
     pub drain_grace: Duration,
+    /// Every connection comes from a balancer, which says with the PROXY protocol (1 or 2) who the client is.
+    ///
+    /// Nothing else may reach the port then: whoever does can claim any address.
+    #[arg(long, env = "CHAT_PROXY_PROTOCOL", help_heading = "Operation")]
+    pub proxy_protocol: bool,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,server::sweep=debug.
     #[arg(long, env = "CHAT_LOG", value_name = "FILTER", default_value = "info", help_heading = "Operation")]
     pub log: String,
@@ -196,6 +201,7 @@ impl Args {
             token_lifetime: Duration::from_secs(u64::from(self.token_days) * 24 * 3600),
             sweep_interval: self.sweep_interval,
             drain_grace: self.drain_grace,
+            proxy_protocol: self.proxy_protocol,
             ..NodeConfig::default()
         };
         config.limits.idle_timeout_ms = self.idle_timeout.as_millis() as u64;

@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub sweep_round: Duration,
     /// How long a drain takes at most.
     pub drain_grace: Duration,
+    /// Whether every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 impl Default for NodeConfig {
@@ -78,6 +80,7 @@ impl Default for NodeConfig {
             sweep_interval: Duration::from_secs(2),
             sweep_round: Duration::from_secs(60),
             drain_grace: Duration::from_secs(10),
+            proxy_protocol: false,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! conversations advanced: one query, however many sessions. Since a commit can become visible later than any look-back, as a
 //! backstop every local feed's head is compared with the store in turn.
 //!
-//! Cost per look: reading (write rate x (interval + look-back)) index entries, and at most [`HEADS_MAX`] rows out.
+//! Cost per look: reading (write rate x (interval + look-back)) index entries, and at most `HEADS_MAX` rows out.
 
 use std::{sync::Arc, time::Duration};
 
@@ -67,8 +67,11 @@ impl Sweep {
     async fn look(&mut self) -> store::Result<()> {
         let look_back = i64::try_from(LOOK_BACK.as_millis()).unwrap_or(i64::MAX);
         match self.since {
-            // The first look finds out what time it is in the store; nothing is older than the feeds.
-            None => self.since = Some(self.store.advanced(UnixMillis::MAX, 1).await?.until),
+            // The first look finds out what time it is in the store. No feed is older than an interval.
+            None => {
+                let interval = i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX);
+                self.since = Some(self.store.now().await?.saturating_sub(interval));
+            }
             Some(since) => {
                 let advanced = self.store.advanced(since.saturating_sub(look_back), HEADS_MAX).await?;
                 self.since = Some(advanced.until.max(since));

@@ -411,6 +411,10 @@ impl Store for MemoryStore {
         Ok(page)
     }
 
+    async fn now(&self) -> Result<UnixMillis> {
+        Ok(self.state().commits)
+    }
+
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
         let state = self.state();
         let mut heads: Vec<_> = state

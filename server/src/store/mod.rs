@@ -308,8 +308,7 @@ pub struct Counts {
 /// What [`Store::advanced`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advanced {
-    /// Where the next look starts: the store's own time of the latest commit seen; if none was, `since`, but no later than the
-    /// store's present time.
+    /// Where the next look starts: the store's own time of the latest commit seen.
     pub until: UnixMillis,
     /// Heads of conversations that advanced.
     pub heads: Vec<(ConversationId, Seq)>,
@@ -383,6 +382,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>>;
+    /// The store's own time, now: no later commit carries an earlier one by more than it takes to become visible.
+    async fn now(&self) -> Result<UnixMillis>;
     /// Conversations with a commit at or after `since` in the store's own time; at most `limit` of them.
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced>;
 

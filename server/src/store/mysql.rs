@@ -290,6 +290,11 @@ impl Store for MySqlStore {
         Ok(page)
     }
 
+    async fn now(&self) -> Result<UnixMillis> {
+        let row: Option<(UnixMillis,)> = self.shared.optional(query_as(statements::NOW)).await?;
+        row.map(|(now,)| now).ok_or_else(|| StoreError::Corrupt("the database does not tell the time".into()))
+    }
+
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
         let query = query_as(statements::ADVANCED)
             .bind(since.clamp(0, TIME_MAX))
@@ -304,7 +309,7 @@ impl Store for MySqlStore {
         let truncated = rows.len() > limit || read >= signed(RECENT_MAX as u64);
         let latest = rows.iter().map(|(_, _, at, _)| *at).max();
         // All heads are compared after a look that found too much: the next one need not find the rest of it.
-        let until = if truncated { now } else { latest.map_or(since.min(now), |latest| latest.max(since)) };
+        let until = if truncated { now } else { latest.unwrap_or(since).max(since) };
         let heads = rows.into_iter().take(limit);
         let heads =
             heads.map(|(conv, seq, ..)| Ok((row::conv(conv)?, row::seq(seq)?))).collect::<Result<_>>()?;

@@ -410,6 +410,13 @@ impl Store for SqliteStore {
         Ok(page)
     }
 
+    async fn now(&self) -> Result<UnixMillis> {
+        let (now,): (i64,) = sqlx::query_as("select cast(unixepoch('subsec') * 1000 as integer)")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(now)
+    }
+
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
         let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
             "select conversation, max(seq), max(committed_at) from entry indexed by entry_committed \
@@ -420,15 +427,7 @@ impl Store for SqliteStore {
         .fetch_all(&self.readers)
         .await?;
         let truncated = rows.len() > limit;
-        let until = match rows.iter().map(|(_, _, at)| *at).max() {
-            Some(latest) => latest,
-            None => {
-                let (now,): (i64,) = sqlx::query_as("select cast(unixepoch('subsec') * 1000 as integer)")
-                    .fetch_one(&self.readers)
-                    .await?;
-                since.min(now)
-            }
-        };
+        let until = rows.iter().map(|(_, _, at)| *at).max().unwrap_or(since).max(since);
         let heads = rows.into_iter().take(limit);
         let heads =
             heads.map(|(conv, seq, _)| Ok((row::conv(conv)?, row::seq(seq)?))).collect::<Result<_>>()?;

@@ -131,6 +131,10 @@ impl Store for Faulty {
         self.check()?;
         self.inner.entries_before(conv, from, before, limit, bytes).await
     }
+    async fn now(&self) -> Result<UnixMillis> {
+        self.check()?;
+        self.inner.now().await
+    }
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
         self.check()?;
         self.inner.advanced(since, limit).await

@@ -169,3 +169,17 @@ async fn a_drain_answers_and_says_goodbye() {
     assert_eq!(delivered.0, 1, "cursors were written");
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
+
+/// Behind a balancer that says who the client is, a connection begins with its header and then goes on as ever.
+#[tokio::test]
+async fn a_proxy_header_comes_first() {
+    let config = NodeConfig { proxy_protocol: true, ..NodeConfig::default() };
+    let node = TestNode::with_config(config).await;
+    let mut wire = Wire::connect(&node.address).await;
+    wire.send("PROXY TCP4 192.0.2.1 192.0.2.2 5000 8000\r\n{\"id\":1,\"op\":\"ping\"}\n").await;
+    assert_eq!(wire.line().await["push"], "hello");
+    assert_eq!(wire.line().await, json!({"id": 1, "ok": {}}));
+    let mut without = Wire::connect(&node.address).await;
+    without.send("{\"id\":1,\"op\":\"ping\"}\n").await;
+    assert!(without.try_line().await.is_none());
+}

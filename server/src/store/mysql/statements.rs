@@ -73,6 +73,8 @@ pub(super) const ENTRIES_BEFORE: &str = "\
     straight_join user u on u.id = e.sender where e.conversation = ? and e.seq >= ? and e.seq < ? \
     order by e.seq desc limit ?";
 
+pub(super) const NOW: &str = "select cast(unix_timestamp(now(3)) * 1000 as signed)";
+
 /// The database's time; then, of so many index entries at most, the heads. Conversation, head, time of its commit, entries read.
 pub(super) const ADVANCED: &str = "\
     select 0, 0, cast(unix_timestamp(now(3)) * 1000 as signed), 0 \

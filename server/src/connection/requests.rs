@@ -1,0 +1,170 @@
+//! What each request does on its connection.
+
+use std::sync::Arc;
+
+use protocol::{
+    Conversation, ErrorBody, ErrorCode, Request, RequestId,
+    message::{CursorsSet, Done, LoggedIn, Refused, Resume, Send, SetCursors, write_error, write_reply},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::Instrument as _;
+
+use super::{Connection, State};
+use crate::{
+    commands::{self, Effect, Who},
+    committer,
+};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) fn take_request(&mut self, id: Option<RequestId>, request: Request) {
+        // Only `ack` comes without an id, and is then not answered.
+        let answer = id.unwrap_or_default();
+        match (&mut self.state, request) {
+            (_, Request::Ping) => write_reply(&mut self.out, answer, &Done {}),
+            (_, Request::Register(request)) => {
+                self.start(commands::register(Arc::clone(&self.node), answer, request));
+            }
+            (State::Anonymous, Request::Login(request)) => {
+                self.start(commands::login(Arc::clone(&self.node), answer, request));
+            }
+            (State::Anonymous, Request::Resume(resume)) => self.resume(answer, resume),
+            (State::Resuming { .. }, Request::Cursors(more)) => self.more_cursors(answer, more),
+            (State::Session(_) | State::Resuming { .. }, Request::Login(_) | Request::Resume(_)) => {
+                self.refuse(answer, &ErrorCode::AlreadyLoggedIn.into());
+            }
+            (_, Request::Cursors(_)) => {
+                let error = ErrorBody::field(ErrorCode::BadRequest, "op", "only while a resume is under way");
+                self.refuse(answer, &error);
+            }
+            (State::Anonymous | State::Resuming { .. }, _) => {
+                self.refuse(answer, &ErrorCode::NotLoggedIn.into());
+            }
+            (State::Session(_), Request::Send(request)) => self.send(answer, request),
+            (State::Session(_), Request::Ack(ack)) => self.acknowledge(id, &ack),
+            (State::Session(opened), Request::Logout) => {
+                let (node, user, token) = (Arc::clone(&self.node), opened.who.user, opened.token);
+                self.start(async move {
+                    match commands::close(&node, user, token).await {
+                        Ok(()) => Effect::LoggedOut(commands::line(answer, Ok(Done {}))),
+                        Err(error) => Effect::Reply(commands::line::<Done>(answer, Err(error))),
+                    }
+                });
+            }
+            (State::Session(opened), request) => {
+                let who = opened.who.clone();
+                self.start(commands::run(Arc::clone(&self.node), who, answer, request));
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: RequestId, error: &ErrorBody) {
+        write_error(&mut self.out, Some(id), error);
+    }
+
+    fn start(&mut self, command: impl Future<Output = Effect> + std::marker::Send + 'static) {
+        self.command = Some(Box::pin(command.in_current_span()));
+    }
+
+    fn send(&mut self, id: RequestId, request: Send) {
+        let State::Session(opened) = &self.state else { return };
+        let Send { mid, conv, text } = request;
+        let text_max = self.node.config.limits.text_bytes_max;
+        if text.is_empty() || text.len() > text_max {
+            let error = ErrorBody::field(ErrorCode::BadText, "text", format_args!("1 to {text_max} bytes"));
+            return self.refuse(id, &error);
+        }
+        let user = opened.who.user;
+        let cell = match (opened.session.cell(conv), conv.parse()) {
+            (Some(cell), Conversation::Direct(..) | Conversation::Group(_)) => Arc::clone(cell),
+            (_, Conversation::Direct(a, b)) if a != user && b != user => {
+                return self.refuse(id, &ErrorCode::NoSuchConversation.into());
+            }
+            (_, Conversation::Notices(_)) => return self.refuse(id, &ErrorCode::NoSuchConversation.into()),
+            // Not one that the session reads, but a retry may ask for what was sent when it did.
+            _ => self.node.feeds.cell(conv),
+        };
+        let job = committer::Send {
+            cell,
+            from: user,
+            name: Arc::clone(&opened.who.name),
+            mid,
+            text,
+            outbox: Arc::clone(&opened.outbox),
+            id,
+        };
+        match self.node.committer.submit(committer::Job::Send(job)) {
+            Ok(()) => self.in_flight += 1,
+            Err(code) => self.refuse(id, &code.into()),
+        }
+    }
+
+    fn acknowledge(&mut self, id: Option<RequestId>, ack: &SetCursors) {
+        let State::Session(opened) = &mut self.state else { return };
+        if ack.cursors.len() > self.node.config.limits.cursors_per_request_max {
+            let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
+            write_error(&mut self.out, id, &error);
+            return;
+        }
+        let grown = opened.session.acknowledge(&ack.cursors);
+        let user = opened.who.user;
+        self.node.delivered.raise(user, grown);
+        if let Some(id) = id {
+            let node = Arc::clone(&self.node);
+            self.start(async move {
+                let written = node.delivered.write_user(user).await;
+                let result = written.map(|()| Done {}).map_err(|_| ErrorCode::Unavailable.into());
+                Effect::Reply(commands::line(id, result))
+            });
+        }
+    }
+
+    // --- Resuming ---
+
+    fn resume(&mut self, id: RequestId, resume: Resume) {
+        let Resume { token, cursors, more } = resume;
+        if cursors.len() > self.node.config.limits.cursors_per_request_max {
+            let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
+            return self.refuse(id, &error);
+        }
+        let node = Arc::clone(&self.node);
+        if !more {
+            self.start(async move {
+                commands::opened(id, commands::open_with_token(&node, token, &cursors).await)
+            });
+            return;
+        }
+        self.start(async move {
+            match commands::check_token(&node, token).await {
+                Ok((Who { user, name }, _)) => {
+                    let (name, refused) = (name.to_string(), Refused::new());
+                    let reply = LoggedIn { user, name, token: None, token_expires_at: None, refused };
+                    Effect::Resuming(commands::line(id, Ok(reply)), token, cursors)
+                }
+                Err(error) => Effect::Reply(commands::line::<Done>(id, Err(error))),
+            }
+        });
+    }
+
+    fn more_cursors(&mut self, id: RequestId, request: SetCursors) {
+        let State::Resuming { token, cursors } = &mut self.state else { return };
+        let limits = &self.node.config.limits;
+        let all_max = 10 * limits.cursors_per_request_max;
+        if request.cursors.len() > limits.cursors_per_request_max || cursors.len() > all_max {
+            let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
+            return self.refuse(id, &error);
+        }
+        cursors.extend(request.cursors);
+        if request.more {
+            return write_reply(&mut self.out, id, &Done {});
+        }
+        let (node, token, cursors) = (Arc::clone(&self.node), *token, std::mem::take(cursors));
+        self.state = State::Anonymous;
+        self.start(async move {
+            let result = commands::open_with_token(&node, token, &cursors).await;
+            commands::opened(
+                id,
+                result.map(|(reply, opened)| (CursorsSet { refused: reply.refused }, opened)),
+            )
+        });
+    }
+}
