@@ -138,6 +138,18 @@ impl Store for MySqlStore {
         }
     }
 
+    async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>> {
+        let Some(first) = entries.first() else { return Ok(Some(known.next())) };
+        let text = statements::append_after(first.conv, known, entries).into_sql();
+        let Some((head, written)) = self.logs.transaction_of_two_numbers(text).await? else {
+            return Ok(None);
+        };
+        match written {
+            0 => Ok(None),
+            _ => Ok(Some(row::seq(head)?.next())),
+        }
+    }
+
     async fn apply(&self, change: &Change) -> Result<Outcome> {
         let mut text = statements::insert_entries(&change.entries);
         for effect in &change.effects {

@@ -26,7 +26,7 @@ use thiserror::Error;
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
     NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    StoreError, TokenHash, TokenRecord, record,
+    StoreError, TokenHash, TokenRecord, record, renumber,
     row::{self, conv_keys, entry, id, json_keys, period, role},
     within_bytes,
 };
@@ -283,6 +283,27 @@ impl Store for SqliteStore {
     async fn append(&self, entries: &[NewEntry]) -> Result<Outcome> {
         let mut writer = self.writer.acquire().await?;
         Ok(Self::insert_entries(&mut writer, entries).await?)
+    }
+
+    async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>> {
+        let Some(first) = entries.first() else { return Ok(Some(known.next())) };
+        let mut tx = self.begin().await?;
+        let (head, allowed): (i64, bool) = sqlx::query_as(
+            "select coalesce((select max(seq) from entry where conversation = ?1), 0), \
+             not exists (select 1 from entry where conversation = ?1 and seq > ?2 and kind >= ?3)",
+        )
+        .bind(first.conv.key())
+        .bind(id(known.0))
+        .bind(i64::from(record::FIRST_RIGHTS_KIND))
+        .fetch_one(&mut *tx)
+        .await?;
+        let entries = renumber(entries, row::seq(head)?);
+        if !allowed || Self::insert_entries(&mut tx, &entries).await? == Outcome::Conflict {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        tx.commit().await?;
+        Ok(Some(entries[0].seq))
     }
 
     async fn apply(&self, change: &Change) -> Result<Outcome> {

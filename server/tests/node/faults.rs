@@ -55,6 +55,10 @@ impl Store for Faulty {
         self.check()?;
         self.reply(self.inner.append(entries).await?)
     }
+    async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>> {
+        self.check()?;
+        self.reply(self.inner.append_after(known, entries).await?)
+    }
     async fn apply(&self, change: &Change) -> Result<Outcome> {
         self.check()?;
         self.reply(self.inner.apply(change).await?)

@@ -12,6 +12,7 @@ use std::{
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, FromRow, MySql, MySqlConnection,
+    Row as _,
     mysql::{MySqlArguments, MySqlConnectOptions, MySqlDatabaseError, MySqlQueryResult, MySqlRow},
     query::QueryAs,
 };
@@ -132,6 +133,26 @@ impl Connections {
     pub(super) async fn transaction(&self, statements: &str) -> Result<Outcome> {
         let lease = self.lease().await?;
         lease.finish(format!("start transaction;{statements};commit")).await
+    }
+
+    /// Carries out a transaction, sent as one, that ends with a row of two numbers; `None` is a conflict.
+    pub(super) async fn transaction_of_two_numbers(&self, sql: String) -> Result<Option<(i64, i64)>> {
+        let mut lease = self.lease().await?;
+        let row = within(CALL_MAX, lease.connection.fetch_one(AssertSqlSafe(sql))).await;
+        match row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?))) {
+            Ok(numbers) => {
+                lease.give_back();
+                Ok(Some(numbers))
+            }
+            Err(error) if is_conflict(&error) => {
+                lease.roll_back().await?;
+                Ok(None)
+            }
+            Err(error) => {
+                self.doubt(&error);
+                Err(error.into())
+            }
+        }
     }
 
     /// Closes what is idle, and lets nobody in any more.

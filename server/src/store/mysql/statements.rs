@@ -145,6 +145,30 @@ pub(super) fn insert_entries(entries: &[NewEntry]) -> Text {
     text
 }
 
+/// Inserts messages into one log after its head, if none above `known` affects rights; then says where, and how many.
+///
+/// The lock on the last row waits for whoever writes just now. From then on nothing is between the head and the insert but the server's
+/// own time, so even the node farthest away is not overtaken for long.
+pub(super) fn append_after(conv: ConversationId, known: Seq, entries: &[NewEntry]) -> Text {
+    let mut text = Text::new("start transaction; set @head = 0; ", 512 + entries.len() * 96);
+    text.sql("select seq into @head from entry force index (primary) where conversation = ")
+        .number(conv.key());
+    text.sql(" order by conversation desc, seq desc limit 1 for update; ");
+    text.sql("insert into entry (conversation, seq, sender, mid, kind, at, body) select ").number(conv.key());
+    text.sql(", @head + v.n, v.sender, v.mid, v.kind, v.at, v.body from (values ");
+    for (at, entry) in entries.iter().enumerate() {
+        let (kind, body) = record::encode(&entry.body);
+        text.sql(if at == 0 { "row(" } else { ",row(" }).number(id(at as u64 + 1));
+        text.sql(",").number(id(entry.from.number())).sql(",").bytes(&entry.mid.0);
+        text.sql(",").number(i64::from(kind)).sql(",").number(entry.at).sql(",").quoted(&body).sql(")");
+    }
+    text.sql(") v (n, sender, mid, kind, at, body) where not exists (select 1 from entry e where e.conversation = ");
+    text.number(conv.key()).sql(" and e.seq > ").number(id(known.0));
+    text.sql(" and e.kind >= ").number(i64::from(record::FIRST_RIGHTS_KIND)).sql("); ");
+    text.sql("set @written = row_count(); commit; select cast(@head as signed), cast(@written as signed)");
+    text
+}
+
 /// The statement that writes a side row.
 pub(super) fn effect(to: &mut Text, effect: Effect) {
     match effect {
