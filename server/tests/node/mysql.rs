@@ -9,11 +9,16 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 use protocol::{ClientMsgId, ConversationId, EntryBody, GroupId, Seq, UserId};
-use server::store::{
-    NewEntry, NewUser, Outcome, Store, StoreError,
-    conformance::{Operation, compare, suite},
-    memory::MemoryStore,
-    mysql::{MySqlStore, OpenError, migrate},
+use serde_json::json;
+use server::{
+    node::NodeConfig,
+    relay::local::Hub,
+    store::{
+        NewEntry, NewUser, Outcome, Store, StoreError,
+        conformance::{Operation, compare, suite},
+        memory::MemoryStore,
+        mysql::{MySqlStore, OpenError, migrate},
+    },
 };
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 use testcontainers::{
@@ -24,7 +29,7 @@ use testcontainers::{
 
 use crate::{
     docker::{Container, available, free_port, image, kill},
-    harness::PATIENCE,
+    harness::{PATIENCE, TestNode, mid as wire_mid},
     stores::operation,
 };
 
@@ -93,6 +98,7 @@ async fn mysql() {
     like_memory(&server).await;
     any_text_is_kept(&server).await;
     one_hot_conversation(&server).await;
+    nodes_that_write_to_one_group(&server).await;
     every_statement_has_its_key(&server).await;
     a_server_that_dies(&server).await;
 }
@@ -234,6 +240,66 @@ async fn one_hot_conversation(server: &Server) {
     let total = nodes[0].heads(&[hot()]).await.unwrap()[&hot()].0;
     assert_eq!(all, (1..=total).collect::<Vec<_>>(), "each seq once, and no gaps");
     assert_eq!(total, 3 * (1..=5).sum::<u64>() * BATCHES / 5);
+}
+
+/// Whole nodes, without a relay: all of them write to one group as fast as they can, nobody is refused, and everybody sees
+/// the same order. It is the sweep that delivers. SPEC.md, guarantees 2, 6 and 7.
+async fn nodes_that_write_to_one_group(server: &Server) {
+    const MESSAGES: usize = 200;
+    let url = server.database("one_group").await;
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        let (relay, events) = Arc::new(Hub::default()).join();
+        let config = NodeConfig { sweep_interval: Duration::from_millis(200), ..NodeConfig::default() };
+        nodes.push(TestNode::start(open(&url).await, Arc::new(relay), events, config).await);
+    }
+    let mut users = Vec::new();
+    for (at, node) in nodes.iter().enumerate() {
+        let (_, mut wire) = node.user(&format!("user{at}")).await;
+        match at {
+            0 => {
+                wire.ok(json!({"op": "create_group", "mid": wire_mid(), "name": "x", "description": ""}))
+                    .await
+            }
+            _ => wire.ok(json!({"op": "join", "mid": wire_mid(), "group": 1})).await,
+        };
+        users.push(wire);
+    }
+    let writing = users.iter_mut().enumerate().map(async |(at, wire)| {
+        let mut seqs = Vec::new();
+        for burst in 0..MESSAGES / 8 {
+            let mut asked = Vec::new();
+            for n in 0..8 {
+                let text = format!("{at} {}", burst * 8 + n);
+                asked.push(
+                    wire.ask(json!({"op": "send", "mid": wire_mid(), "conv": "g1", "text": text})).await,
+                );
+            }
+            for id in asked {
+                let reply = wire.reply(id).await;
+                seqs.push(reply["ok"]["seq"].as_u64().unwrap_or_else(|| panic!("{reply}")));
+            }
+        }
+        seqs
+    });
+    let seqs: Vec<u64> = join_all(writing).await.concat();
+    assert_eq!(BTreeSet::from_iter(&seqs).len(), 3 * MESSAGES, "each its own");
+    let mut shown = Vec::new();
+    for wire in &mut users {
+        let mut texts = Vec::new();
+        while texts.len() < 3 * MESSAGES {
+            texts.push(wire.message("g1").await);
+        }
+        shown.push(texts);
+    }
+    assert!(shown.windows(2).all(|pair| pair[0] == pair[1]), "one order");
+    for at in 0..3 {
+        let own = shown[0].iter().filter_map(|text| text.strip_prefix(&format!("{at} ")));
+        assert!(
+            own.eq(&(0..MESSAGES).map(|n| n.to_string()).collect::<Vec<_>>()),
+            "each sender's in the order sent"
+        );
+    }
 }
 
 /// No statement reads a whole table.

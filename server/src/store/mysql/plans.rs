@@ -127,6 +127,7 @@ fn texts() -> Result<Vec<(&'static str, String)>> {
     };
     Ok(vec![
         ("append", statements::insert_entries(&[entry]).into_sql()),
+        ("lock the head", statements::lock_head(row::conv(1)?, "").into_sql()),
         ("set friends", effect(Effect::SetFriends { a: user, b: peer, friends: true })),
         ("set blocked", effect(Effect::SetBlocked { user, peer, blocked: true })),
         ("end membership", effect(Effect::EndMembership { group, user, until: Seq(1) })),

@@ -145,6 +145,14 @@ pub(super) fn insert_entries(entries: &[NewEntry]) -> Text {
     text
 }
 
+/// Reads the last row of a log, and locks it.
+pub(super) fn lock_head(conv: ConversationId, into: &'static str) -> Text {
+    let mut text = Text::new("select seq", 200);
+    text.sql(into).sql(" from entry force index (primary) where conversation = ").number(conv.key());
+    text.sql(" order by conversation desc, seq desc limit 1 for update");
+    text
+}
+
 /// Inserts messages into one log after its head, if none above `known` affects rights; then says where, and how many.
 ///
 /// The lock on the last row waits for whoever writes just now. From then on nothing is between the head and the insert but the server's
