@@ -46,6 +46,8 @@ const BATCH_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Conflicts of one batch or act after which it is refused as `overloaded`.
 const CONFLICTS_MAX: u32 = 16;
+/// How often others may write to a conversation in between before it leaves the batch: once is a lost hint, twice is a contest.
+const OVERTAKEN_MAX: u32 = 2;
 /// How long a batch or act is tried while the store is not available.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause after a failed attempt.

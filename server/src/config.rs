@@ -1,6 +1,6 @@
 //! The command line and the environment.
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
@@ -13,10 +13,12 @@ use crate::{
 
 /// A node of the clustered chat system.
 ///
-/// Alone it needs nothing else: messages go to an SQLite database in the platform's data directory. It speaks the protocol of SPEC.md,
+/// Alone it needs nothing else: messages go to an SQLite database in the platform's data directory. Several nodes share a MySQL
+/// database. It speaks the protocol of SPEC.md,
 /// one JSON object per line, on IP and PORT; Ctrl-C or SIGTERM ends it in an orderly way.
 ///
-/// Every option can also be given by the environment variable named with it.
+/// Every option can also be given by the environment variable named with it. "chatserver migrate --database URL" brings a
+/// database's schema up to date, and does nothing else.
 #[derive(Debug, Parser)]
 #[command(name = "chatserver", version, max_term_width = 100)]
 pub struct Args {
@@ -25,10 +27,13 @@ pub struct Args {
     /// Port to listen on; 0 for any free one (the log says which).
     pub port: u16,
 
-    /// Where data is kept: sqlite:PATH, or :memory: for nothing that lasts.
+    /// Where data is kept: sqlite:PATH, :memory: for nothing that lasts, or mysql://USER:PASSWORD@HOST:PORT/DATABASE.
     ///
-    /// The default is chat.db in the data directory.
-    #[arg(long, env = "CHAT_DATABASE", value_name = "URL")]
+    /// The default is chat.db in the data directory. Nodes that share a MySQL database form one system; its schema is brought up to date
+    /// at the start. Other users of the machine can read a command line: better give a password by the environment. A URL may
+    /// end in ?ssl-mode=DISABLED, PREFERRED (the default), REQUIRED, VERIFY_CA or VERIFY_IDENTITY, the last two with &ssl-ca=FILE
+    /// or the system's certificates.
+    #[arg(long, env = "CHAT_DATABASE", value_name = "URL", hide_env_values = true)]
     pub database: Option<String>,
     /// The data directory, if not the platform's usual one.
     #[arg(long, env = "CHAT_DATA_DIR", value_name = "DIR", conflicts_with = "database")]
@@ -154,20 +159,60 @@ pub enum LogFormat {
     Json,
 }
 
+/// Brings a database's schema up to date, and ends. Nodes do it themselves when they start.
+#[derive(Debug, Parser)]
+#[command(name = "chatserver migrate", version, max_term_width = 100)]
+pub struct MigrateArgs {
+    /// Which database: sqlite:PATH or mysql://USER:PASSWORD@HOST:PORT/DATABASE.
+    #[arg(long, env = "CHAT_DATABASE", value_name = "URL", hide_env_values = true)]
+    pub database: String,
+}
+
 /// Which database.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Database {
     /// A file of the embedded database.
     Sqlite(PathBuf),
     /// Nothing that lasts.
     Memory,
+    /// A server's, by its URL, which holds a password.
+    MySql(String),
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Memory => f.write_str("Memory"),
+            Self::MySql(_) => f.write_str("MySql"),
+        }
+    }
+}
+
+impl FromStr for Database {
+    type Err = ConfigError;
+
+    fn from_str(url: &str) -> Result<Self, ConfigError> {
+        if url.starts_with("mysql://") {
+            return Ok(Self::MySql(url.into()));
+        }
+        match url.strip_prefix("sqlite:").unwrap_or(url) {
+            ":memory:" => Ok(Self::Memory),
+            // Both forms of an URL are met in the wild.
+            path if path.len() < url.len() && !path.trim_start_matches('/').is_empty() => {
+                Ok(Self::Sqlite(path.strip_prefix("//").unwrap_or(path).into()))
+            }
+            // What follows the scheme may hold a password.
+            _ => Err(ConfigError::Database(url.split_once("//").map_or(url, |(scheme, _)| scheme).into())),
+        }
+    }
 }
 
 /// Why the configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// Not a database that this program knows.
-    #[error("--database {0}: expected sqlite:PATH or :memory:")]
+    #[error("--database {0}: expected sqlite:PATH, :memory: or mysql://USER:PASSWORD@HOST:PORT/DATABASE")]
     Database(String),
     /// Not a Redis that this program can use.
     #[error("--redis, --redis-prefix: {0}")]
@@ -184,14 +229,7 @@ impl Args {
     /// See [`ConfigError`].
     pub fn database(&self) -> Result<Database, ConfigError> {
         match (&self.database, &self.data_dir) {
-            (Some(url), _) => match url.strip_prefix("sqlite:").unwrap_or(url) {
-                ":memory:" => Ok(Database::Memory),
-                // Both forms of an URL are met in the wild.
-                path if path.len() < url.len() && !path.trim_start_matches('/').is_empty() => {
-                    Ok(Database::Sqlite(path.strip_prefix("//").unwrap_or(path).into()))
-                }
-                _ => Err(ConfigError::Database(url.clone())),
-            },
+            (Some(url), _) => url.parse(),
             (None, Some(folder)) => Ok(Database::Sqlite(folder.join("chat.db"))),
             (None, None) => {
                 let dirs = choose_native_strategy().map_err(|_| ConfigError::NoDataDir)?;
@@ -248,6 +286,7 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         <Args as clap::CommandFactory>::command().debug_assert();
+        <MigrateArgs as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]
@@ -258,7 +297,14 @@ mod tests {
         assert_eq!(database(&["--database", ":memory:"]), Ok(Database::Memory));
         assert_eq!(database(&["--database", "sqlite::memory:"]), Ok(Database::Memory));
         assert_eq!(database(&["--data-dir", "/x"]), Ok(Database::Sqlite("/x/chat.db".into())));
-        assert!(database(&["--database", "postgres://x"]).unwrap_err().contains("sqlite:PATH"));
+        let url = "mysql://kirito:asuna@db:3306/chat";
+        assert_eq!(database(&["--database", url]), Ok(Database::MySql(url.into())));
+        assert!(!format!("{:?}", database(&["--database", url])).contains("asuna"));
+        let error = database(&["--database", "postgres://kirito:asuna@db/x"]).unwrap_err();
+        assert!(
+            error.contains("sqlite:PATH") && error.contains("postgres:") && !error.contains("asuna"),
+            "{error}"
+        );
         assert!(database(&["--database", "sqlite:"]).is_err());
     }
 

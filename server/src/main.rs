@@ -9,11 +9,11 @@ use protocol::{
     clock::{SystemClock, SystemEntropy},
 };
 use server::{
-    config::{Args, Database, LogFormat},
+    config::{Args, Database, LogFormat, MigrateArgs},
     node::{RunningNode, World},
     password::Argon2id,
-    relay::{Relay, local::Hub, redis::RedisRelay},
-    store::{Store, sqlite::SqliteStore},
+    relay::{Relay, local::Hub, none::NoRelay, redis::RedisRelay},
+    store::{Store, mysql::MySqlStore, sqlite::SqliteStore},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,14 +25,28 @@ const FILES_RESERVED: u64 = 64;
 /// How long the end may take after the drain.
 const RELAY_GRACE: Duration = Duration::from_secs(1);
 
+/// How long a node waits at its start for a database that does not answer.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    // The one word that stands where a node has its address.
+    if words.nth(1).is_some_and(|word| word == "migrate") {
+        let args = MigrateArgs::parse_from(std::iter::once("chatserver migrate".into()).chain(words));
+        return start("info", LogFormat::Text, migrate(&args));
+    }
     let args = Args::parse();
-    if let Err(error) = log_to_stderr(&args) {
+    start(&args.log, args.log_format, run(&args))
+}
+
+/// Sets up the log and the runtime, and says how it ended.
+fn start(log: &str, format: LogFormat, work: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
+    if let Err(error) = log_to_stderr(log, format) {
         eprintln!("chatserver: {error:#}");
         return ExitCode::from(2);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(run(&args)));
+    let outcome = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(work));
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -43,15 +57,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a node until it is told to end; whether it ended in order.
-async fn run(args: &Args) -> anyhow::Result<bool> {
-    let config = args.node();
-    allow_files(config.connections_max as u64 + FILES_RESERVED);
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    let passwords = Argon2id::new(args.argon2_memory, args.argon2_passes, processors, Arc::clone(&entropy))
-        .context("the argon2 parameters")?;
-    let store: Arc<dyn Store> = match args.database()? {
+/// Brings a schema up to date.
+async fn migrate(args: &MigrateArgs) -> anyhow::Result<bool> {
+    open(args.database.parse()?).await?.close().await;
+    info!("the schema is up to date");
+    Ok(true)
+}
+
+/// Opens the database, and brings its schema up to date.
+async fn open(database: Database) -> anyhow::Result<Arc<dyn Store>> {
+    let store: Arc<dyn Store> = match database {
         Database::Sqlite(path) => {
             info!(path = %path.display(), "opening the database");
             Arc::new(SqliteStore::open(&path).await.context("opening the database")?)
@@ -60,7 +75,22 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
             warn!("the database is in memory: everything is lost when this process ends");
             Arc::new(SqliteStore::in_memory().await.context("opening the database")?)
         }
+        Database::MySql(url) => {
+            Arc::new(MySqlStore::open(&url, DATABASE_PATIENCE).await.context("opening the database")?)
+        }
     };
+    Ok(store)
+}
+
+/// Runs a node until it is told to end; whether it ended in order.
+async fn run(args: &Args) -> anyhow::Result<bool> {
+    let config = args.node();
+    allow_files(config.connections_max as u64 + FILES_RESERVED);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let passwords = Argon2id::new(args.argon2_memory, args.argon2_passes, processors, Arc::clone(&entropy))
+        .context("the argon2 parameters")?;
+    let store = open(args.database()?).await?;
     let mut terminate = signal(SignalKind::terminate()).context("listening to signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening to signals")?;
 
@@ -73,6 +103,11 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
             let deployment = store.deployment().await.context("reading the database")?;
             let (relay, events) =
                 RedisRelay::start(Tcp, redis, deployment, Arc::clone(&entropy), &relays, &stop_relay);
+            (Arc::new(relay), events)
+        }
+        // Other nodes may share the database: the sweep finds what they commit.
+        None if matches!(args.database()?, Database::MySql(_)) => {
+            let (relay, events) = NoRelay::new();
             (Arc::new(relay), events)
         }
         // This node has its database to itself, so there is no other.
@@ -108,10 +143,10 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(drained)
 }
 
-fn log_to_stderr(args: &Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {}", args.log))?;
+fn log_to_stderr(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
+    match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().init(),
     }

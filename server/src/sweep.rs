@@ -74,7 +74,7 @@ impl Sweep {
             }
             Some(since) => {
                 let advanced = self.store.advanced(since.saturating_sub(look_back), HEADS_MAX).await?;
-                self.since = Some(advanced.until);
+                self.since = Some(advanced.until.max(since));
                 if advanced.truncated {
                     self.compare_all().await?;
                 }

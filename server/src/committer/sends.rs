@@ -8,7 +8,7 @@ use std::{
 use protocol::{ConversationId, Entry, EntryBody, ErrorCode, RequestId, Seq};
 use tokio::time::Instant;
 
-use super::{CONFLICTS_MAX, PATIENCE, Send, Worker, code, reply};
+use super::{CONFLICTS_MAX, OVERTAKEN_MAX, PATIENCE, Send, Worker, code, reply};
 use crate::{
     feed::{FeedCell, Line},
     outbox::{Outbox, Wakes},
@@ -48,39 +48,49 @@ impl Batch {
     }
 }
 
+/// What the attempts at a batch have come to.
+#[derive(Default)]
+struct Progress {
+    /// Conversations whose rights were read in this attempt: their refusals are final.
+    fresh: BTreeSet<ConversationId>,
+    /// How often others wrote to a conversation in between.
+    overtaken: BTreeMap<ConversationId, u32>,
+    /// Whether this is one conversation's part, which goes after its head wherever that is.
+    after_head: bool,
+}
+
 impl Worker {
     /// Commits messages and answers them. Every one is answered.
     pub(super) async fn commit_sends(&self, mut batch: Batch) {
         // The same message twice in one statement: the second is answered like the retry that it is.
         let mut seen = BTreeSet::new();
         let repeated = batch.extract(|send| !seen.insert((send.cell.conv, send.from, send.mid)));
-        self.commit_distinct(batch).await;
+        self.commit_distinct(batch, Progress::default()).await;
         if !repeated.is_empty() {
             Box::pin(self.commit_sends(Batch::new(repeated))).await;
         }
     }
 
-    async fn commit_distinct(&self, mut batch: Batch) {
+    async fn commit_distinct(&self, mut batch: Batch, mut progress: Progress) {
         let deadline = Instant::now() + PATIENCE;
         let (mut conflicts, mut failures) = (0, 0);
-        // Conversations whose rights were read in this attempt: their refusals are final.
-        let mut fresh = BTreeSet::new();
         while !batch.sends.is_empty() {
-            let attempt = self.attempt(&mut batch, &mut fresh).await;
+            let attempt = self.attempt(&mut batch, &mut progress).await;
             match attempt {
                 Ok(Outcome::Committed) => {}
                 Ok(Outcome::Conflict) => {
                     conflicts += 1;
-                    fresh.clear();
+                    progress.fresh.clear();
                     if conflicts > CONFLICTS_MAX {
                         // Nothing was written, neither now nor before.
                         self.fail(batch, ErrorCode::Overloaded);
                         return;
                     }
+                    self.commit_contended(&mut batch, &progress).await;
                 }
                 Err(error) => {
                     failures += 1;
-                    fresh.clear();
+                    progress.fresh.clear();
                     Self::forget(&batch.cells);
                     if !self.pause(&error, failures, deadline).await {
                         self.fail(batch, code(&error));
@@ -91,14 +101,23 @@ impl Worker {
         }
     }
 
+    /// Conversations that others keep writing to leave the batch, each to be committed by itself: they hold up no other, and a
+    /// node that is far from the database is not overtaken for ever.
+    async fn commit_contended(&self, batch: &mut Batch, progress: &Progress) {
+        if progress.after_head {
+            return;
+        }
+        for (conv, _) in progress.overtaken.iter().filter(|(_, times)| **times >= OVERTAKEN_MAX) {
+            let own = batch.extract(|send| send.cell.conv == *conv);
+            let progress = Progress { after_head: true, ..Progress::default() };
+            Box::pin(self.commit_distinct(Batch::new(own), progress)).await;
+        }
+    }
+
     /// One attempt: authorise, number, write, and look again if it conflicts. What is answered leaves the batch.
-    async fn attempt(
-        &self,
-        batch: &mut Batch,
-        fresh: &mut BTreeSet<ConversationId>,
-    ) -> Result<Outcome, StoreError> {
-        fresh.extend(self.load_rights(&batch.cells).await?);
-        let Some((confirmed, refused)) = authorise(batch, fresh) else {
+    async fn attempt(&self, batch: &mut Batch, progress: &mut Progress) -> Result<Outcome, StoreError> {
+        progress.fresh.extend(self.load_rights(&batch.cells).await?);
+        let Some((confirmed, refused)) = authorise(batch, &progress.fresh) else {
             return Ok(Outcome::Committed);
         };
         if !refused.is_empty() {
@@ -118,17 +137,42 @@ impl Worker {
         if entries.is_empty() {
             return Ok(Outcome::Committed);
         }
-        match self.store.append(&entries).await? {
-            Outcome::Committed => {
+        match self.write(entries, progress.after_head).await? {
+            Some(entries) => {
                 self.finish(batch, entries);
                 Ok(Outcome::Committed)
             }
-            Outcome::Conflict => {
+            None => {
                 let resolved = self.settle(&batch.keys(), &batch.cells).await?;
                 self.answer_known(batch, &resolved.known);
+                for (conv, head) in resolved.heads {
+                    if confirmed.get(&conv).is_some_and(|confirmed| head > *confirmed) {
+                        *progress.overtaken.entry(conv).or_default() += 1;
+                    }
+                }
                 Ok(Outcome::Conflict)
             }
         }
+    }
+
+    /// Writes entries; the entries as written, or `None` for a conflict.
+    async fn write(
+        &self,
+        mut entries: Vec<NewEntry>,
+        after_head: bool,
+    ) -> Result<Option<Vec<NewEntry>>, StoreError> {
+        let Some(first) = entries.first().map(|entry| entry.seq) else { return Ok(Some(entries)) };
+        if !after_head {
+            let outcome = self.store.append(&entries).await?;
+            return Ok((outcome == Outcome::Committed).then_some(entries));
+        }
+        let Some(placed) = self.store.append_after(first.previous(), &entries).await? else {
+            return Ok(None);
+        };
+        for (entry, seq) in entries.iter_mut().zip(placed.0..) {
+            entry.seq = Seq(seq);
+        }
+        Ok(Some(entries))
     }
 
     /// The batch's entries, numbered from what is confirmed.

@@ -131,6 +131,8 @@ async fn appending(store: &dyn Store) -> Checked {
     assert_eq!(resolved.known[0].body, EntryBody::Message { text: "grüße 👋 \" \\ \0".into() });
     assert_eq!(store.append(&[]).await?, Outcome::Committed);
 
+    after_the_head(store).await?;
+
     // A full batch, and the longest text.
     let long = "x".repeat(65_536);
     let c = direct(2, 3);
@@ -143,6 +145,29 @@ async fn appending(store: &dyn Store) -> Checked {
     assert_eq!(store.append(&batch).await?, Outcome::Committed);
     assert_eq!(store.heads(&[c]).await?, [(c, Seq(512))].into());
     assert_eq!(store.entries(c, Seq(6), 1, 0).await?[0].body, EntryBody::Message { text: long });
+    Ok(())
+}
+
+async fn after_the_head(store: &dyn Store) -> Checked {
+    let conv = ConversationId::group(GroupId::new(900).expect("in range"));
+    // The seq of an entry that is given counts for nothing but the order.
+    let two = |id| [message(conv, 7, 1, id, "a"), message(conv, 8, 2, id, "b")];
+    assert_eq!(store.append_after(Seq(0), &two(1)).await?, Some(Seq(1)), "an empty log");
+    assert_eq!(store.append_after(Seq(0), &two(2)).await?, Some(Seq(3)), "others have written messages");
+    assert_eq!(store.append_after(Seq(4), &two(2)).await?, None, "a message id is known");
+    assert_eq!(store.append_after(Seq(4), &two(3)[..1]).await?, Some(Seq(5)));
+    let rights = Change {
+        entries: vec![NewEntry { body: EntryBody::Joined, ..message(conv, 6, 3, 4, "") }],
+        effects: vec![],
+    };
+    assert_eq!(store.apply(&rights).await?, Outcome::Committed);
+    assert_eq!(store.append_after(Seq(5), &two(5)).await?, None, "rights have changed since");
+    assert_eq!(store.append_after(Seq(6), &two(5)).await?, Some(Seq(7)), "which is known by now");
+    let entries = store.entries(conv, Seq(0), 10, 1000).await?;
+    let entries: Vec<_> = entries.iter().map(|e| (e.seq.0, e.from.number(), e.mid)).collect();
+    let expected = [(1, 1, 1), (2, 2, 1), (3, 1, 2), (4, 2, 2), (5, 1, 3), (6, 3, 4), (7, 1, 5), (8, 2, 5)];
+    assert_eq!(entries, expected.map(|(seq, from, id)| (seq, from, mid(id))));
+    assert_eq!(store.append_after(Seq(8), &[]).await?, Some(Seq(9)), "nothing");
     Ok(())
 }
 

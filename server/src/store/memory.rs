@@ -16,7 +16,7 @@ use protocol::{
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
     NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    TokenHash, TokenRecord, within_bytes,
+    TokenHash, TokenRecord, record::affects_rights, renumber, within_bytes,
 };
 use crate::rights::{DirectRights, GroupRights, Rights};
 
@@ -322,6 +322,20 @@ impl Store for MemoryStore {
         }
         state.write(entries);
         Ok(Outcome::Committed)
+    }
+
+    async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>> {
+        let mut state = self.state();
+        let Some(first) = entries.first() else { return Ok(Some(known.next())) };
+        let from = usize::try_from(known.0).unwrap_or(usize::MAX);
+        let above = state.logs.get(&first.conv).and_then(|log| log.entries.get(from..)).unwrap_or_default();
+        let allowed = !above.iter().any(|entry| affects_rights(&entry.body));
+        let entries = renumber(entries, state.head(first.conv));
+        if !allowed || !state.fits(&entries) {
+            return Ok(None);
+        }
+        state.write(&entries);
+        Ok(Some(entries[0].seq))
     }
 
     async fn apply(&self, change: &Change) -> Result<Outcome> {

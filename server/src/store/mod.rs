@@ -5,7 +5,9 @@
 
 pub mod conformance;
 pub mod memory;
+pub mod mysql;
 pub mod record;
+mod row;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
@@ -349,6 +351,12 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// The position is a compare-and-set on the log's head: a conflict says that what the node knew was out of date.
     async fn append(&self, entries: &[NewEntry]) -> Result<Outcome>;
+    /// Appends messages to one log after its head, wherever that is by now, if no entry above `known` affects rights: all or
+    /// none. Returns the seq of the first; `None` is a conflict.
+    ///
+    /// For a log that others write to as well: with [`append`](Self::append), who is nearer to the database always comes first. What was
+    /// allowed as of `known` still is, since the entries between are mere messages.
+    async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>>;
     /// Appends entries with their side rows: all or none.
     async fn apply(&self, change: &Change) -> Result<Outcome>;
     /// The group that a user made with a message id.
@@ -412,6 +420,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends what the store has open. Nothing may be called after.
     async fn close(&self);
+}
+
+/// These entries of one log, in order, after its head.
+fn renumber(entries: &[NewEntry], head: Seq) -> Vec<NewEntry> {
+    let numbered = entries.iter().zip(head.0 + 1..);
+    numbered.map(|(entry, seq)| NewEntry { seq: Seq(seq), ..entry.clone() }).collect()
 }
 
 /// The longest prefix of `entries` whose texts stay within `bytes_max`, but at least one entry.

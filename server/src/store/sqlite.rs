@@ -23,11 +23,12 @@ use sqlx::{
 };
 use thiserror::Error;
 
-use self::sql::{conv_keys, entry, id, json_keys, period, role};
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
     NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    StoreError, TokenHash, TokenRecord, record, within_bytes,
+    StoreError, TokenHash, TokenRecord, record, renumber,
+    row::{self, conv_keys, entry, id, json_keys, period, role},
+    within_bytes,
 };
 use crate::rights::{DirectRights, GroupRights, Rights};
 
@@ -186,15 +187,6 @@ fn is_conflict(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
-            _ => Self::Unavailable(error.to_string()),
-        }
-    }
-}
-
 #[async_trait]
 impl Store for SqliteStore {
     async fn deployment(&self) -> Result<[u8; 16]> {
@@ -214,7 +206,7 @@ impl Store for SqliteStore {
         .execute(&self.writer)
         .await;
         match done {
-            Ok(done) => Ok(RegisterOutcome::Created(sql::user(done.last_insert_rowid())?)),
+            Ok(done) => Ok(RegisterOutcome::Created(row::user(done.last_insert_rowid())?)),
             Err(error) if is_conflict(&error) => Ok(RegisterOutcome::Conflict),
             Err(error) => Err(error.into()),
         }
@@ -225,7 +217,7 @@ impl Store for SqliteStore {
             .bind(mid.0.to_vec())
             .fetch_optional(&self.readers)
             .await?;
-        row.map(sql::account).transpose()
+        row.map(row::account).transpose()
     }
 
     async fn account(&self, account: &Account) -> Result<Option<AccountRecord>> {
@@ -236,7 +228,7 @@ impl Store for SqliteStore {
                 sqlx::query_as("select id, name, password_hash from user where name_key = ?").bind(key)
             }
         };
-        query.fetch_optional(&self.readers).await?.map(sql::account).transpose()
+        query.fetch_optional(&self.readers).await?.map(row::account).transpose()
     }
 
     async fn user_name(&self, user: UserId) -> Result<Option<String>> {
@@ -279,7 +271,7 @@ impl Store for SqliteStore {
         .bind(hash.to_vec())
         .fetch_optional(&self.readers)
         .await?;
-        row.map(|(user, name, expires_at)| Ok(TokenRecord { user: sql::user(user)?, name, expires_at }))
+        row.map(|(user, name, expires_at)| Ok(TokenRecord { user: row::user(user)?, name, expires_at }))
             .transpose()
     }
 
@@ -291,6 +283,27 @@ impl Store for SqliteStore {
     async fn append(&self, entries: &[NewEntry]) -> Result<Outcome> {
         let mut writer = self.writer.acquire().await?;
         Ok(Self::insert_entries(&mut writer, entries).await?)
+    }
+
+    async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>> {
+        let Some(first) = entries.first() else { return Ok(Some(known.next())) };
+        let mut tx = self.begin().await?;
+        let (head, allowed): (i64, bool) = sqlx::query_as(
+            "select coalesce((select max(seq) from entry where conversation = ?1), 0), \
+             not exists (select 1 from entry where conversation = ?1 and seq > ?2 and kind >= ?3)",
+        )
+        .bind(first.conv.key())
+        .bind(id(known.0))
+        .bind(i64::from(record::FIRST_RIGHTS_KIND))
+        .fetch_one(&mut *tx)
+        .await?;
+        let entries = renumber(entries, row::seq(head)?);
+        if !allowed || Self::insert_entries(&mut tx, &entries).await? == Outcome::Conflict {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        tx.commit().await?;
+        Ok(Some(entries[0].seq))
     }
 
     async fn apply(&self, change: &Change) -> Result<Outcome> {
@@ -326,7 +339,7 @@ impl Store for SqliteStore {
         .bind(new.at)
         .execute(&mut *tx)
         .await?;
-        let group = sql::group(done.last_insert_rowid())?;
+        let group = row::group(done.last_insert_rowid())?;
         if Self::insert_entries(&mut tx, &new.entries(group)).await? == Outcome::Conflict {
             tx.rollback().await?;
             return Ok(GroupOutcome::Conflict);
@@ -338,7 +351,7 @@ impl Store for SqliteStore {
     }
 
     async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved> {
-        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+        let rows: Vec<row::EntryRow> = sqlx::query_as(
             "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from json_each(?) k \
              cross join entry e on e.conversation = k.value ->> 0 and e.sender = k.value ->> 1 \
              and e.mid = unhex(k.value ->> 2) join user u on u.id = e.sender",
@@ -358,7 +371,7 @@ impl Store for SqliteStore {
         .bind(conv_keys(convs))
         .fetch_all(&self.readers)
         .await?;
-        rows.into_iter().map(|(conv, seq)| Ok((sql::conv(conv)?, sql::seq(seq)?))).collect()
+        rows.into_iter().map(|(conv, seq)| Ok((row::conv(conv)?, row::seq(seq)?))).collect()
     }
 
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
@@ -379,7 +392,7 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+        let rows: Vec<row::EntryRow> = sqlx::query_as(
             "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from entry e \
              join user u on u.id = e.sender where e.conversation = ? and e.seq > ? order by e.seq limit ?",
         )
@@ -401,7 +414,7 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        let rows: Vec<sql::EntryRow> = sqlx::query_as(
+        let rows: Vec<row::EntryRow> = sqlx::query_as(
             "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from entry e \
              join user u on u.id = e.sender where e.conversation = ? and e.seq >= ? and e.seq < ? \
              order by e.seq desc limit ?",
@@ -438,7 +451,7 @@ impl Store for SqliteStore {
         let until = rows.iter().map(|(_, _, at)| *at).max().unwrap_or(since).max(since);
         let heads = rows.into_iter().take(limit);
         let heads =
-            heads.map(|(conv, seq, _)| Ok((sql::conv(conv)?, sql::seq(seq)?))).collect::<Result<_>>()?;
+            heads.map(|(conv, seq, _)| Ok((row::conv(conv)?, row::seq(seq)?))).collect::<Result<_>>()?;
         Ok(Advanced { until, heads, truncated })
     }
 
@@ -462,8 +475,8 @@ impl Store for SqliteStore {
         }
         let rows = sqlx::query_as(sql::PERIODS_IN)
             .bind(id(user.number()))
-            .bind(sql::numbers(&peers))
-            .bind(sql::numbers(&groups))
+            .bind(row::numbers(&peers))
+            .bind(row::numbers(&groups))
             .fetch_all(&self.readers)
             .await?;
         let mut periods = rows.into_iter().map(|row| period(user, row)).collect::<Result<Vec<_>>>()?;
@@ -478,7 +491,7 @@ impl Store for SqliteStore {
                 .bind(conv.key())
                 .fetch_optional(&self.readers)
                 .await?;
-        row.map_or(Ok(Seq::ZERO), |(seq,)| sql::seq(seq))
+        row.map_or(Ok(Seq::ZERO), |(seq,)| row::seq(seq))
     }
 
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {
@@ -489,7 +502,7 @@ impl Store for SqliteStore {
              select c.value ->> 0, c.value ->> 1, c.value ->> 2 from json_each(?) c where true \
              on conflict do update set seq = max(seq, excluded.seq)",
         )
-        .bind(sql::json(&rows))
+        .bind(row::json(&rows))
         .execute(&self.writer)
         .await?;
         Ok(())
@@ -507,7 +520,7 @@ impl Store for SqliteStore {
         .await?;
         let rows = rows.into_iter();
         rows.map(|(peer, name, friend, blocked)| {
-            Ok(FriendRow { peer: sql::user(peer)?, name, friend, blocked })
+            Ok(FriendRow { peer: row::user(peer)?, name, friend, blocked })
         })
         .collect()
     }
@@ -527,7 +540,7 @@ impl Store for SqliteStore {
         let rows = rows.into_iter();
         rows.map(|(group, name, description, number, members)| {
             let members = u64::try_from(members).unwrap_or_default();
-            Ok(GroupInfo { group: sql::group(group)?, name, description, role: role(number), members })
+            Ok(GroupInfo { group: row::group(group)?, name, description, role: role(number), members })
         })
         .collect()
     }
@@ -557,7 +570,7 @@ impl Store for SqliteStore {
         .await?;
         let rows = rows.into_iter();
         let rows = rows
-            .map(|(user, name, number)| Ok(MemberRow { user: sql::user(user)?, name, role: role(number) }));
+            .map(|(user, name, number)| Ok(MemberRow { user: row::user(user)?, name, role: role(number) }));
         rows.collect::<Result<_>>().map(Some)
     }
 

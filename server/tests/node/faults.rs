@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use protocol::{
-    ClientMsgId, ConversationId, Entry, GroupId, Seq, UnixMillis, UserId,
+    ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo},
 };
 use serde_json::json;
@@ -30,12 +30,28 @@ struct Faulty {
     lose_replies: AtomicU32,
     /// Nothing works.
     away: AtomicBool,
+    /// A node that is nearer: before every append, user 2 has just written to group 1 there.
+    rival: AtomicBool,
 }
 
 impl Faulty {
     fn check(&self) -> Result<()> {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("away".into()));
+        }
+        Ok(())
+    }
+
+    async fn let_rival_write(&self, entries: &[NewEntry]) -> Result<()> {
+        let conv = ConversationId::group(GroupId::new(1).unwrap());
+        let Some(entry) = entries.iter().find(|entry| entry.conv == conv) else { return Ok(()) };
+        if self.rival.load(Ordering::Relaxed) {
+            let head = self.inner.heads(&[conv]).await?[&conv];
+            let mid = ClientMsgId((u128::MAX - u128::from(head.0)).to_be_bytes());
+            let from = UserId::new(2).unwrap();
+            let body = EntryBody::Message { text: "first".into() };
+            let rival = NewEntry { seq: head.next(), from, mid, body, ..entry.clone() };
+            assert_eq!(self.inner.append(&[rival]).await?, Outcome::Committed);
         }
         Ok(())
     }
@@ -53,7 +69,13 @@ impl Faulty {
 impl Store for Faulty {
     async fn append(&self, entries: &[NewEntry]) -> Result<Outcome> {
         self.check()?;
+        self.let_rival_write(entries).await?;
         self.reply(self.inner.append(entries).await?)
+    }
+    async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>> {
+        self.check()?;
+        self.let_rival_write(entries).await?;
+        self.reply(self.inner.append_after(known, entries).await?)
     }
     async fn apply(&self, change: &Change) -> Result<Outcome> {
         self.check()?;
@@ -228,4 +250,43 @@ async fn a_store_that_is_away_comes_back() {
     assert_eq!(alice.ok(send).await["seq"], 3);
     assert_eq!(bob.message("d1-2").await, "soon");
     assert_eq!(bob.message("d1-2").await, "later");
+}
+
+/// Another node is always first with the same conversation: this one's messages are written all the same, and those of other
+/// conversations do not wait for it. What was allowed and what was repeated is found out on this way too. SPEC.md, guarantees 2, 3 and 5.
+#[tokio::test]
+async fn a_node_that_is_always_overtaken_is_not_starved() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let ((_, mut alice), (_, mut bob)) = node.friends().await;
+    alice.ok(json!({"op": "create_group", "mid": mid(), "name": "x", "description": ""})).await;
+    bob.ok(json!({"op": "join", "mid": mid(), "group": 1})).await;
+    store.rival.store(true, Ordering::Relaxed);
+    let send = |conv: &str, text: &str| json!({"op": "send", "mid": mid(), "conv": conv, "text": text});
+    let mut asked = Vec::new();
+    for n in 0..20 {
+        asked.push(alice.ask(send("g1", &format!("hot {n}"))).await);
+        asked.push(alice.ask(send("d1-2", &format!("cool {n}"))).await);
+    }
+    for id in asked {
+        let reply = alice.reply(id).await;
+        assert!(reply["ok"]["seq"].is_u64(), "{reply}");
+    }
+    let repeated = send("g1", "once");
+    let first = alice.ok(repeated.clone()).await["seq"].clone();
+    store.lose_replies.store(3, Ordering::Relaxed);
+    assert_eq!(alice.ok(repeated.clone()).await["seq"], first);
+    alice.ok(json!({"op": "remove_member", "mid": mid(), "group": 1, "user": 2})).await;
+    assert_eq!(bob.error(send("g1", "out")).await, "not_member");
+    for n in 0..20 {
+        assert_eq!(bob.message("d1-2").await, format!("cool {n}"));
+    }
+    let mut hot = Vec::new();
+    while hot.len() < 20 {
+        let text = alice.message("g1").await;
+        if text != "first" {
+            hot.push(text);
+        }
+    }
+    assert_eq!(hot, (0..20).map(|n| format!("hot {n}")).collect::<Vec<_>>());
 }

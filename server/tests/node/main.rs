@@ -5,9 +5,11 @@
 mod cluster;
 mod defects;
 mod delivery;
+mod docker;
 mod faults;
 mod harness;
 mod limits;
+mod mysql;
 mod process;
 mod redis;
 mod relays;

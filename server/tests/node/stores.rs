@@ -50,11 +50,13 @@ async fn a_file_that_is_no_database_is_refused() {
     assert!(SqliteStore::open(std::path::Path::new("/proc/nowhere/chat.db")).await.is_err());
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+/// Any step.
+pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let id = 0u8..6;
     prop_oneof![
         2 => any::<u8>().prop_map(|id| Operation::Register { id }),
         6 => vec((any::<u8>(), any::<u8>(), 0u8..40, prop_oneof![8 => Just(0i8), 1 => -2i8..0]), 1..6).prop_map(Operation::Append),
+        2 => (any::<u8>(), 0u8..4, vec((any::<u8>(), 0u8..40), 1..4)).prop_map(|(conv, below, messages)| Operation::AppendAfter(conv, below, messages)),
         2 => (any::<u8>(), any::<u8>(), id.clone(), any::<bool>()).prop_map(|(a, b, id, friends)| Operation::Befriend { a, b, id, friends }),
         2 => (any::<u8>(), any::<u8>(), id.clone(), any::<bool>()).prop_map(|(a, b, id, blocked)| Operation::Block { a, b, id, blocked }),
         1 => (any::<u8>(), id.clone()).prop_map(|(a, id)| Operation::CreateGroup { a, id }),

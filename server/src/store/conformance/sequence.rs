@@ -18,6 +18,8 @@ pub enum Operation {
     },
     /// Append messages: conversation, sender, message id, and how far from the next position (0 fits).
     Append(Vec<(u8, u8, u8, i8)>),
+    /// Append messages after the head: conversation, how far below the head rights are known, and the messages' senders and ids.
+    AppendAfter(u8, u8, Vec<(u8, u8)>),
     /// Befriend (`true`) or unfriend two users.
     Befriend {
         /// One.
@@ -179,6 +181,15 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
             Ok(format!("{:?} {:?}", store.register(&new).await?, store.registered_with(mid(id)).await?))
         }
         Operation::Append(ref messages) => append(store, messages).await,
+        Operation::AppendAfter(number, below, ref messages) => {
+            let conv = conv(number);
+            let head = next(store, conv).await?.previous();
+            let body = || EntryBody::Message { text: "x".into() };
+            let entries: Vec<_> =
+                messages.iter().map(|(from, id)| entry(conv, Seq(1), user(*from), *id, body())).collect();
+            let known = Seq(head.0.saturating_sub(u64::from(below)));
+            Ok(format!("{:?} {:?}", store.append_after(known, &entries).await?, store.heads(&[conv]).await?))
+        }
         Operation::Befriend { a, b, id, friends } => {
             let (a, b) = (user(a), user(b));
             let Some(conv) = ConversationId::direct(a, b) else { return Ok(String::new()) };

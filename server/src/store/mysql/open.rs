@@ -1,0 +1,156 @@
+//! Opening the database: waiting until it is there, checking what it promises, bringing its schema up to date.
+
+use std::{str::FromStr as _, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, Executor as _, MySqlConnection,
+    migrate::{Migrate as _, MigrateError},
+    mysql::MySqlConnectOptions,
+};
+use thiserror::Error;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{
+    MySqlStore, SHARED_MAX,
+    connections::{Connections, connect, number},
+};
+
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long, in seconds, another node's migration is waited for.
+const MIGRATION_MAX: i64 = 60;
+/// Prepared statements kept per connection: all there are.
+const STATEMENTS: usize = 64;
+/// What to call the table of migrations: sqlx's own name.
+const MIGRATIONS: &str = "_sqlx_migrations";
+/// The name of the lock: a server's locks are not a database's.
+const LOCK: &str = "concat('chatserver.', left(sha2(database(), 256), 40))";
+
+/// The server's numbers for what may pass: too many connections (in all, of a user), starting or ending, read-only (a replica
+/// that may be promoted), a lock that was not had, a statement that was ended.
+const PASSING: [u16; 11] = [1040, 1203, 1053, 1079, 3168, 1290, 1836, 1205, 1213, 1317, 3024];
+
+/// Why the database could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The URL cannot be understood. It holds a password, so it is not repeated.
+    #[error("the URL of the database: {0}")]
+    Url(#[source] sqlx::Error),
+    /// The URL names no database.
+    #[error("the URL names no database on the server: mysql://USER:PASSWORD@HOST:PORT/DATABASE")]
+    NoDatabase,
+    /// The server refused, or did not answer.
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("bringing the schema up to date: {0}")]
+    Migrate(#[from] MigrateError),
+    /// Another node has been migrating for too long.
+    #[error("another node has been bringing the schema up to date for more than {MIGRATION_MAX} s")]
+    Locked,
+}
+
+impl OpenError {
+    /// Whether it may go away by itself: the server is not up, or starts, or is being replaced.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => match number(error) {
+                Some(number) => PASSING.contains(&number),
+                None => !matches!(error, sqlx::Error::Tls(_) | sqlx::Error::Configuration(_)),
+            },
+            _ => false,
+        }
+    }
+}
+
+impl MySqlStore {
+    /// Opens the database that the URL names and brings its schema up to date, trying for as long as `patience`.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; at once, if trying again is of no use.
+    pub async fn open(url: &str, patience: Duration) -> Result<Self, OpenError> {
+        let options = prepare(url, patience).await?;
+        Ok(Self { logs: Connections::new(options.clone(), 1), shared: Connections::new(options, SHARED_MAX) })
+    }
+}
+
+/// Brings the schema up to date, and does nothing else.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn migrate(url: &str, patience: Duration) -> Result<(), OpenError> {
+    prepare(url, patience).await.map(|_| ())
+}
+
+async fn prepare(url: &str, patience: Duration) -> Result<MySqlConnectOptions, OpenError> {
+    let options = options(url)?;
+    let deadline = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match attempt(&options).await {
+            Ok(()) => return Ok(options),
+            Err(error) if error.may_pass() && Instant::now() < deadline => {
+                if !told {
+                    told = true;
+                    warn!(%error, ?patience, "the database does not answer; trying again");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn options(url: &str) -> Result<MySqlConnectOptions, OpenError> {
+    let options = MySqlConnectOptions::from_str(url).map_err(OpenError::Url)?;
+    if options.get_database().is_none() {
+        return Err(OpenError::NoDatabase);
+    }
+    // What a session starts with is set in one statement of ours; messages' texts are no matter for the log.
+    Ok(options
+        .set_names(false)
+        .timezone(None)
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .statement_cache_capacity(STATEMENTS)
+        .disable_statement_logging())
+}
+
+async fn attempt(options: &MySqlConnectOptions) -> Result<(), OpenError> {
+    let mut connection = connect(options).await?;
+    let (version, flush): (String, i64) =
+        sqlx::query_as("select version(), cast(@@innodb_flush_log_at_trx_commit as signed)")
+            .fetch_one(&mut connection)
+            .await?;
+    info!(%version, "the database is MySQL");
+    if flush != 1 {
+        warn!(
+            innodb_flush_log_at_trx_commit = flush,
+            "the database may lose what it committed when its machine fails; SPEC.md, guarantee 1"
+        );
+    }
+    update_schema(&mut connection).await
+}
+
+/// Carries out the migrations that are missing. Nodes that start together do it one after the other, under a lock of the server.
+///
+/// The statements of ours can be repeated, so one that was cut short is repeated. Migrations of a later version are let be.
+async fn update_schema(connection: &mut MySqlConnection) -> Result<(), OpenError> {
+    // This session waits, for as long as it takes.
+    connection.execute("set session max_execution_time = 0, session wait_timeout = 3600").await?;
+    let lock = sqlx::AssertSqlSafe(format!("select coalesce(get_lock({LOCK}, ?), 0)"));
+    let (locked,): (i64,) = sqlx::query_as(lock).bind(MIGRATION_MAX).fetch_one(&mut *connection).await?;
+    if locked != 1 {
+        return Err(OpenError::Locked);
+    }
+    connection.ensure_migrations_table(MIGRATIONS).await?;
+    let cut_short = sqlx::AssertSqlSafe(format!("delete from {MIGRATIONS} where not success"));
+    connection.execute(cut_short).await?;
+    let mut migrator = sqlx::migrate!("../migrations/mysql");
+    // The lock is ours; sqlx would wait for its own without end.
+    migrator.set_locking(false).set_ignore_missing(true);
+    migrator.run(&mut *connection).await?;
+    connection.execute(sqlx::AssertSqlSafe(format!("do release_lock({LOCK})"))).await?;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! Between the rows of a database and our types; the same for all of them.
+
+use protocol::{ClientMsgId, ConversationId, Entry, GroupId, Seq, UserId, message::Role};
+use serde::Serialize;
+
+use super::{AccountRecord, MidKey, Period, Result, StoreError, record};
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// A period's row: the peer or else the group, first and last entry, delivered cursor, whether friends.
+pub(super) type PeriodRow = (Option<i64>, Option<i64>, i64, Option<i64>, i64, bool);
+
+/// An entry's row.
+pub(super) type EntryRow = (i64, i64, i64, i64, String, Vec<u8>, i64, String);
+
+/// An unsigned number as databases have it. Ours end far below; a client's may not, and then name nothing.
+pub(super) fn id(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn corrupt(what: &str, number: i64) -> StoreError {
+    StoreError::Corrupt(format!("{number} is not {what}"))
+}
+
+pub(super) fn user(number: i64) -> Result<UserId> {
+    u64::try_from(number).ok().and_then(UserId::new).ok_or_else(|| corrupt("a user", number))
+}
+
+pub(super) fn group(number: i64) -> Result<GroupId> {
+    u64::try_from(number).ok().and_then(GroupId::new).ok_or_else(|| corrupt("a group", number))
+}
+
+pub(super) fn conv(key: i64) -> Result<ConversationId> {
+    ConversationId::from_key(key).ok_or_else(|| corrupt("a conversation", key))
+}
+
+pub(super) fn seq(number: i64) -> Result<Seq> {
+    u64::try_from(number).map(Seq).map_err(|_| corrupt("a seq", number))
+}
+
+pub(super) fn role_number(role: Role) -> i64 {
+    match role {
+        Role::Creator => 1,
+        Role::Member => 2,
+    }
+}
+
+pub(super) fn role(number: i64) -> Role {
+    if number == 1 { Role::Creator } else { Role::Member }
+}
+
+pub(super) fn account((id, name, password_hash): (i64, String, String)) -> Result<AccountRecord> {
+    Ok(AccountRecord { user: user(id)?, name, password_hash })
+}
+
+pub(super) fn entry((key, at_seq, at, from, name, mid, kind, body): EntryRow) -> Result<Entry> {
+    let kind = u8::try_from(kind).map_err(|_| corrupt("a kind", kind))?;
+    let mid = mid.try_into().map_err(|_| StoreError::Corrupt("a message id has not 16 bytes".into()))?;
+    Ok(Entry {
+        conv: conv(key)?,
+        seq: seq(at_seq)?,
+        at,
+        from: user(from)?,
+        name,
+        mid: ClientMsgId(mid),
+        body: record::decode(kind, body)?,
+    })
+}
+
+pub(super) fn period(
+    owner: UserId,
+    (peer, in_group, from, until, delivered, friend): PeriodRow,
+) -> Result<Period> {
+    let conv = match (peer, in_group) {
+        (Some(peer), _) => {
+            ConversationId::direct(owner, user(peer)?).ok_or_else(|| corrupt("another user", peer))?
+        }
+        (None, Some(in_group)) => ConversationId::group(group(in_group)?),
+        (None, None) => return Err(StoreError::Corrupt("a period of nothing".into())),
+    };
+    Ok(Period {
+        conv,
+        from: seq(from)?,
+        until: until.map(seq).transpose()?,
+        delivered: seq(delivered)?,
+        friend,
+    })
+}
+
+/// JSON for a table function: one bound value for a list of any length.
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers and strings have a JSON form")
+}
+
+pub(super) fn numbers(numbers: &[u64]) -> String {
+    json(&numbers)
+}
+
+pub(super) fn conv_keys(convs: &[ConversationId]) -> String {
+    json(&convs.iter().map(|conv| conv.key()).collect::<Vec<_>>())
+}
+
+pub(super) fn json_keys(keys: &[MidKey]) -> String {
+    json(&keys.iter().map(|(conv, user, mid)| (conv.key(), user.number(), mid)).collect::<Vec<_>>())
+}
