@@ -7,8 +7,8 @@
 mod complete;
 mod facts;
 mod leak;
-mod liveness;
 mod lists;
+mod liveness;
 mod loss;
 mod membership;
 mod once;

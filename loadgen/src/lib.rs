@@ -14,8 +14,8 @@ pub mod canary;
 pub mod checker;
 pub mod history;
 pub mod rng;
-//WL pub mod workload;
+pub mod workload;
 
 pub use checker::{Anomaly, Invariant, Verdict, check};
 pub use history::{History, Recorder};
-//WL pub use workload::{Plan, run};
+pub use workload::{Plan, run};

@@ -1,7 +1,6 @@
 //! Delivered completely.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{ConversationId, Seq, UserId};
 
@@ -57,8 +56,8 @@ impl Place<'_> {
         let shown = self.facts.shown.get(&(self.id, self.conv)).map_or(&[][..], Vec::as_slice);
         let first = shown.first();
         // The server chose the start at the last beginning of the session that precedes the first entry.
-        let horizon = self.device.resumed.iter().copied().filter(|at| first.is_none_or(|(_, first)| at < first));
-        let horizon = horizon.last().unwrap_or(self.began).max(self.began);
+        let precedes = |at: &&Index| first.is_none_or(|(_, first)| *at < first);
+        let horizon = self.device.resumed.iter().rfind(precedes).map_or(self.began, |at| self.began.max(*at));
         let confirmed = devices.iter().filter(|other| **other != self.id).filter_map(|other| {
             let shown = self.facts.shown.get(&(*other, self.conv))?;
             let before = shown.partition_point(|(_, at)| *at < horizon);

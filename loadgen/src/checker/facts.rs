@@ -63,6 +63,8 @@ pub(super) struct Log<'a> {
     pub(super) periods: BTreeMap<UserId, Vec<Period>>,
     /// Positions acknowledged, in the order of the replies.
     pub(super) acks: Vec<Ack>,
+    /// Where each request's entry is, by sender and message id.
+    pub(super) ids: Vec<((UserId, ClientMsgId), Seq)>,
     /// Whether there is an entry at every seq up to the last one.
     pub(super) whole: bool,
 }
@@ -91,6 +93,7 @@ pub(super) struct Period {
 pub(super) struct Ack {
     pub(super) at: Index,
     pub(super) seq: Seq,
+    pub(super) id: (UserId, ClientMsgId),
     /// The highest of this one and those before it, and where that was acknowledged.
     pub(super) highest: (Seq, Index),
 }
@@ -142,6 +145,12 @@ impl Log<'_> {
         self.periods.get(&user).map_or(&[], Vec::as_slice)
     }
 
+    /// The position of a request's entry.
+    pub(super) fn place_of(&self, user: UserId, mid: ClientMsgId) -> Option<Seq> {
+        let at = self.ids.partition_point(|(id, _)| *id < (user, mid));
+        self.ids.get(at).filter(|(id, _)| *id == (user, mid)).map(|(_, seq)| *seq)
+    }
+
     /// The highest position acknowledged before an event, and where.
     pub(super) fn acknowledged_before(&self, index: Index) -> Option<(Seq, Index)> {
         let count = self.acks.partition_point(|ack| ack.at < index);
@@ -170,6 +179,8 @@ impl<'a> Facts<'a> {
         facts.read_entries();
         for (conv, log) in &mut facts.logs {
             log.whole = log.slots.keys().zip(1..).all(|(seq, expected)| seq.0 == expected);
+            log.ids = log.slots.iter().map(|(seq, slot)| ((slot.entry.from, slot.entry.mid), *seq)).collect();
+            log.ids.sort_unstable();
             log.periods = periods(*conv, log.slots.values().map(|slot| slot.entry));
         }
         facts
@@ -303,12 +314,17 @@ impl<'a> Facts<'a> {
                 self.requests.entry((user, mid)).or_default().push(place);
             }
         }
-        let mut acks: Vec<_> = self.operations.iter().filter_map(Operation::acknowledged).collect();
-        acks.sort_by_key(|(_, _, at)| *at);
-        for (conv, seq, at) in acks {
+        let acknowledged = |operation: &Operation<'_>| {
+            let (conv, seq, at) = operation.acknowledged()?;
+            Some((at, conv, seq, (operation.user?, operation.call.mid()?)))
+        };
+        let mut acks: Vec<_> = self.operations.iter().filter_map(acknowledged).collect();
+        acks.sort_unstable_by_key(|(at, ..)| *at);
+        for (at, conv, seq, id) in acks {
             let log = self.logs.entry(conv).or_default();
             let before = log.acks.last().map_or((Seq::ZERO, at), |ack| ack.highest);
-            log.acks.push(Ack { at, seq, highest: before.max((seq, at)) });
+            let highest = if seq > before.0 { (seq, at) } else { before };
+            log.acks.push(Ack { at, seq, id, highest });
         }
     }
 
@@ -329,7 +345,9 @@ impl<'a> Facts<'a> {
         }
         for log in logs.values_mut() {
             for ack in &log.acks {
-                if let Some(slot) = log.slots.get_mut(&ack.seq) {
+                if let Some(slot) = log.slots.get_mut(&ack.seq)
+                    && (slot.entry.from, slot.entry.mid) == ack.id
+                {
                     slot.first = slot.first.min(ack.at);
                 }
             }

@@ -62,7 +62,9 @@ fn at_the_end(
                 vec![operation.invoked, at, last.at],
                 format!("{conv}/{seq} was acknowledged and is nowhere"),
             ),
-            None => findings.question(format!("{conv} was not read at the end by user {user}, who wrote to it")),
+            None => {
+                findings.question(format!("{conv} was not read at the end by user {user}, who wrote to it"))
+            }
         },
     }
 }

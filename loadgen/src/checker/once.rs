@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::{ConversationId, Seq};
 
-use super::{
-    Findings, Invariant,
-    facts::{Facts, Slot},
-};
+use super::{Findings, Invariant, facts::Facts};
 use crate::history::Index;
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
@@ -36,18 +33,13 @@ fn shown_once(facts: &Facts<'_>, findings: &mut Findings) {
 /// [`Invariant::ExactlyOnce`], of a log.
 fn one_entry(facts: &Facts<'_>, findings: &mut Findings) {
     for (conv, log) in &facts.logs {
-        let mut ids: Vec<(_, Seq, &Slot<'_>)> = log
-            .slots
-            .iter()
-            .map(|(seq, slot)| ((slot.entry.from, slot.entry.mid), *seq, slot))
-            .collect();
-        ids.sort_unstable_by_key(|(id, seq, _)| (*id, *seq));
-        for pair in ids.windows(2) {
-            let [(id, seq, slot), (next_id, next_seq, next)] = pair else { continue };
+        for pair in log.ids.windows(2) {
+            let [(id, seq), (next_id, next_seq)] = pair else { continue };
             if id == next_id {
+                let seen = |seq| log.slots.get(seq).map(|slot| slot.seen);
                 findings.anomaly(
                     Invariant::ExactlyOnce,
-                    vec![slot.seen, next.seen],
+                    [seen(seq), seen(next_seq)].into_iter().flatten().collect(),
                     format!("one request of user {} is at {conv}/{seq} and at {next_seq}", id.0),
                 );
             }

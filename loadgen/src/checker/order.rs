@@ -2,7 +2,10 @@
 
 use protocol::{ConversationId, Seq};
 
-use super::{Findings, Invariant, facts::{Facts, Log}};
+use super::{
+    Findings, Invariant,
+    facts::{Facts, Log},
+};
 use crate::history::Index;
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
@@ -36,11 +39,13 @@ fn gaps(facts: &Facts<'_>, conv: ConversationId, log: &Log<'_>, findings: &mut F
     for (seq, slot) in &log.slots {
         if expected < *seq {
             // The first of a hole tells; a hole of any size costs the same.
-            let reader = facts.finals.range((conv, protocol::UserId::new(1).expect("1 is a number"))..).take_while(|((c, _), _)| *c == conv).find(
-                |((_, user), last)| {
+            let reader = facts
+                .finals
+                .range((conv, protocol::UserId::new(1).expect("1 is a number"))..)
+                .take_while(|((c, _), _)| *c == conv)
+                .find(|((_, user), last)| {
                     log.may_read(*user, expected) && last.entries.last().is_some_and(|e| e.seq > expected)
-                },
-            );
+                });
             match reader {
                 Some((_, last)) => findings.anomaly(
                     Invariant::NoGaps,
@@ -63,10 +68,7 @@ fn skipped(facts: &Facts<'_>, findings: &mut Findings) {
             if to <= from.next() {
                 continue;
             }
-            let missed = log
-                .slots
-                .range(from.next()..to)
-                .find(|(seq, _)| log.may_read(user, **seq));
+            let missed = log.slots.range(from.next()..to).find(|(seq, _)| log.may_read(user, **seq));
             if let Some((seq, slot)) = missed {
                 findings.anomaly(
                     Invariant::NoGaps,
@@ -94,15 +96,9 @@ fn real_time(facts: &Facts<'_>, findings: &mut Findings) {
         }
         let Some(conv) = first.call.target(*user) else { continue };
         let Some(log) = facts.logs.get(&conv) else { continue };
-        let Some((floor, _)) = log.acknowledged_before(first.invoked) else { continue };
-        let below = log.slots.range(..=floor).rev();
-        // What precedes the invocation's floor and was seen for the first time after it is little.
-        let slot = below
-            .take_while(|(_, slot)| slot.first > first.invoked)
-            .find(|(_, slot)| slot.entry.from == *user && slot.entry.mid == *mid);
-        if let Some((seq, slot)) = slot {
-            precedes(facts, conv, *seq, first.invoked, slot.seen, findings);
-        }
+        let Some(seq) = log.place_of(*user, *mid) else { continue };
+        let seen = log.slots.get(&seq).map_or(first.invoked, |slot| slot.seen);
+        precedes(facts, conv, seq, first.invoked, seen, findings);
     }
 }
 
@@ -116,7 +112,8 @@ fn precedes(
 ) {
     let before = facts.logs.get(&conv).and_then(|log| log.acknowledged_before(invoked));
     let Some((acknowledged, at)) = before else { return };
-    if acknowledged >= seq {
+    // Equal ones would be two requests at one place: a loss.
+    if acknowledged > seq {
         findings.anomaly(
             Invariant::RealTimeOrder,
             vec![at, invoked, proof],
