@@ -63,7 +63,7 @@ fn at_the_end(
                 format!("{conv}/{seq} was acknowledged and is nowhere"),
             ),
             None => {
-                findings.question(format!("{conv} was not read at the end by user {user}, who wrote to it"))
+                findings.question(format!("{conv} was not read at the end by user {user}, who wrote to it"));
             }
         },
     }

@@ -6,6 +6,7 @@ mod cluster;
 mod defects;
 mod delivery;
 mod docker;
+mod e2e;
 mod faults;
 mod harness;
 mod limits;

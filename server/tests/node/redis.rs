@@ -1,6 +1,6 @@
 //! The relay on a real Redis, in a container: SPEC.md, guarantees 7 and 8 and section 10, with Redis failing in every way.
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use protocol::{Tcp, UserId, clock::SystemEntropy, message::PresenceState};
 use serde_json::json;
@@ -13,8 +13,8 @@ use server::{
     store::{Store, memory::MemoryStore},
 };
 use testcontainers::{
-    ContainerAsync, GenericImage, ImageExt as _,
-    core::{IntoContainerPort as _, WaitFor, client::docker_client_instance},
+    ImageExt as _,
+    core::{IntoContainerPort as _, WaitFor},
     runners::AsyncRunner as _,
 };
 use tokio::{
@@ -24,53 +24,33 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::harness::{PATIENCE, TestNode, Wire, mid};
+use crate::{
+    docker::{Container, available, free_port, image},
+    harness::{PATIENCE, TestNode, Wire, mid},
+};
 
 const DEPLOYMENT: [u8; 16] = [1; 16];
 /// No sweep to help.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// A Redis in a container, always at the same port.
-struct Redis {
-    container: ContainerAsync<GenericImage>,
-    port: u16,
+pub(crate) struct Redis {
+    pub(crate) container: Container,
+    pub(crate) port: u16,
 }
 
-/// Why no container can be run here, if so. Then the test ends, having said it; in CI it fails.
+/// Whether no container can be run here. Then the test ends, having said it; in CI it fails.
 async fn not_run() -> bool {
-    let why = match docker_client_instance().await {
-        Err(error) => format!("no Docker engine: {error}"),
-        Ok(docker) => match docker.ping().await {
-            Err(error) => format!("no Docker engine: {error}"),
-            Ok(_) if std::env::var_os("CHAT_REDIS_IMAGE").is_some() => return false,
-            Ok(_) => match docker.inspect_image("chat-redis:local").await {
-                Err(error) => format!("no image chat-redis:local: {error}"),
-                Ok(_) => return false,
-            },
-        },
-    };
-    let line = format!(
-        "NOT RUN: tests on Redis: {why}; to have them run: start a Docker engine and run ci/images, or set CHAT_REDIS_IMAGE=redis:8\n"
-    );
-    // Past the test harness, which would keep it to itself.
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{line}");
-    true
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    !available("tests on Redis", &[("CHAT_REDIS_IMAGE", "chat-redis:local")]).await
 }
 
 impl Redis {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(free_port(), &[]).await
     }
 
     async fn start_with(port: u16, arguments: &[&str]) -> Self {
-        let image = std::env::var("CHAT_REDIS_IMAGE").unwrap_or_else(|_| "chat-redis:local".into());
-        let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
-        let container = GenericImage::new(name, tag)
+        let container = image("CHAT_REDIS_IMAGE", "chat-redis:local")
             .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
             .with_mapped_port(port, 6379.tcp())
             // Emptied when it ends, as a cache is.
@@ -86,7 +66,7 @@ impl Redis {
     }
 
     /// One command, as words; the first line of the answer.
-    async fn command(&self, command: &[u8]) -> String {
+    pub(crate) async fn command(&self, command: &[u8]) -> String {
         let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap());
         stream.write_all(command).await.unwrap();
         stream.write_all(b"\r\n").await.unwrap();
