@@ -96,7 +96,9 @@ impl<K> Session<K> {
                         pending.perhaps |= !error.definite;
                     }
                 } else if let Some(pending) = self.requests.remove(id) {
-                    let speaks_of_all = error.definite && !(pending.perhaps && is_of_this_attempt(&error));
+                    let of_this_one = is_of_this_attempt(&error)
+                        || pending.request.mid().is_some() && is_of_this_moment(error.code);
+                    let speaks_of_all = error.definite && !(pending.perhaps && of_this_one);
                     let error =
                         if speaks_of_all { RequestError::Refused(error) } else { RequestError::Unknown };
                     self.done.push_back((pending.key, Err(error)));
@@ -212,4 +214,22 @@ impl<K> Session<K> {
 /// Whether an error says nothing of other attempts, so that a repetition makes sense.
 fn is_of_this_attempt(error: &ErrorBody) -> bool {
     !error.definite || matches!(error.code, ErrorCode::Overloaded | ErrorCode::GoingAway)
+}
+
+/// Whether a refusal depends on what can change: an earlier attempt that is still on its way can then succeed later.
+fn is_of_this_moment(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NotLoggedIn
+            | ErrorCode::NoSuchUser
+            | ErrorCode::NotMember
+            | ErrorCode::AlreadyMember
+            | ErrorCode::NotCreator
+            | ErrorCode::NotFriends
+            | ErrorCode::AlreadyFriends
+            | ErrorCode::Blocked
+            | ErrorCode::AlreadyBlocked
+            | ErrorCode::NotBlocked
+            | ErrorCode::LimitReached
+    )
 }

@@ -1,12 +1,18 @@
-//! The whole system: three nodes as processes, behind nginx, on MySQL and Redis in containers, with a workload running while things fail.
+//! The whole system: four nodes behind nginx, on MySQL and Redis in containers, with a workload running while things fail.
 //!
-//! What the users saw is checked at the end: SPEC.md, section 2. The nodes are processes so that they can be killed, frozen and drained.
+//! What the users saw is checked at the end: SPEC.md, section 2. Three nodes are processes, which can be killed, frozen and drained;
+//! one is in a container, which can be cut off.
 
 use std::{fmt::Write as _, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use loadgen::{Plan, Recorder, Verdict, check, history::Bounds, run};
 use protocol::{Tcp, clock::SystemEntropy};
-use testcontainers::{ImageExt as _, core::WaitFor, runners::AsyncRunner as _};
+use testcontainers::{
+    ImageExt as _,
+    bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest},
+    core::{AccessMode, Host, Mount, WaitFor, client::docker_client_instance},
+    runners::AsyncRunner as _,
+};
 use tokio::{
     process::Command,
     time::{sleep, timeout},
@@ -27,7 +33,12 @@ const AROUND: Duration = Duration::from_secs(2);
 /// How long something is broken: longer than the sweep interval.
 const BROKEN: Duration = Duration::from_secs(3);
 
-/// Three nodes and what they stand on.
+/// Options of every node: what is silent is noticed in seconds, so that a run is short.
+const OPTIONS: [&str; 4] = ["--sweep-interval", "1", "--idle-timeout", "6"];
+/// Where the node in a container finds the others.
+const HOST: &str = "host.docker.internal";
+
+/// Three nodes as processes, one in a container that can be cut off, and what they stand on.
 struct Cluster {
     mysql: mysql::Server,
     redis: Redis,
@@ -35,6 +46,8 @@ struct Cluster {
     port: u16,
     database: String,
     nodes: Vec<Server>,
+    remote: Container,
+    network: String,
 }
 
 impl Cluster {
@@ -46,8 +59,23 @@ impl Cluster {
             nodes.push(node(&database, &redis, free_port()).await);
         }
         let port = free_port();
-        let nginx = nginx(port, &nodes).await;
-        Self { mysql, redis, nginx, port, database, nodes }
+        let network = format!("chat-e2e-{port}");
+        let remote = remote_node(&network, &database, &redis).await;
+        let addresses = nodes.iter().map(|node| node.address.clone());
+        let remote_address = format!("{}:6000", remote.get_bridge_ip_address().await.unwrap());
+        let nginx = nginx(port, addresses.chain([remote_address])).await;
+        Self { mysql, redis, nginx, port, database, nodes, remote, network }
+    }
+
+    /// Takes the node in the container off its network: what is sent to it vanishes.
+    async fn cut_off(&self) {
+        let request = NetworkDisconnectRequest { container: self.remote.id().into(), force: Some(true) };
+        docker_client_instance().await.unwrap().disconnect_network(&self.network, request).await.unwrap();
+    }
+
+    async fn mend(&self) {
+        let request = NetworkConnectRequest { container: self.remote.id().into(), endpoint_config: None };
+        docker_client_instance().await.unwrap().connect_network(&self.network, request).await.unwrap();
     }
 
     async fn restart(&mut self, at: usize) {
@@ -64,14 +92,31 @@ impl Cluster {
 
 async fn node(database: &str, redis: &Redis, port: u16) -> Server {
     let redis = format!("redis://127.0.0.1:{}", redis.port);
-    Server::start_on(&["--database", database, "--redis", &redis, "--sweep-interval", "1"], port).await
+    Server::start_on(&[&["--database", database, "--redis", &redis][..], &OPTIONS].concat(), port).await
+}
+
+async fn remote_node(network: &str, database: &str, redis: &Redis) -> Container {
+    let database = database.replace("127.0.0.1", HOST);
+    let redis = format!("redis://{HOST}:{}", redis.port);
+    let binary = Mount::bind_mount(env!("CARGO_BIN_EXE_chatserver"), "/chatserver");
+    let command = ["/chatserver", "0.0.0.0", "6000", "--argon2-memory", "8", "--argon2-passes", "1"];
+    let services = ["--database", &database, "--redis", &redis];
+    image("CHAT_BASE_IMAGE", "chat-base:local")
+        .with_wait_for(WaitFor::message_on_stderr("listening"))
+        .with_network(network)
+        .with_host(HOST, Host::HostGateway)
+        .with_mount(binary.with_access_mode(AccessMode::ReadOnly))
+        .with_cmd([&command[..], &services, &OPTIONS].concat())
+        .start()
+        .await
+        .unwrap()
 }
 
 /// nginx before the nodes, as in nginx/nginx.conf but for the ports and for how soon a node is tried again.
-async fn nginx(port: u16, nodes: &[Server]) -> Container {
+async fn nginx(port: u16, nodes: impl Iterator<Item = String>) -> Container {
     let mut servers = String::new();
     for node in nodes {
-        writeln!(servers, "server {} weight=1 max_fails=3 fail_timeout=1s;", node.address).unwrap();
+        writeln!(servers, "server {node} weight=1 max_fails=3 fail_timeout=1s;").unwrap();
     }
     let configuration = format!(
         "error_log stderr notice;\nevents {{ worker_connections 4096; }}\nstream {{\n upstream MyServer {{\n{servers} }}\n \
@@ -87,11 +132,25 @@ async fn nginx(port: u16, nodes: &[Server]) -> Container {
 }
 
 /// Runs a workload, has something fail in the middle of it, and checks what the users saw.
-async fn with_fault(cluster: &mut Cluster, name: &str, fault: impl AsyncFnOnce(&mut Cluster)) {
+///
+/// `CHAT_E2E=NAME:TIMES` runs one scenario only, so many times.
+async fn with_fault(cluster: &mut Cluster, name: &str, fault: impl AsyncFn(&mut Cluster)) {
+    let chosen = std::env::var("CHAT_E2E").unwrap_or_default();
+    let times = match chosen.split_once(':') {
+        Some((only, times)) if only == name => times.parse().unwrap(),
+        Some(_) => 0,
+        None => 1,
+    };
+    for time in 0..times {
+        once_with_fault(cluster, name, time, &fault).await;
+    }
+}
+
+async fn once_with_fault(cluster: &mut Cluster, name: &str, time: u64, fault: &impl AsyncFn(&mut Cluster)) {
     let recorder = Recorder::new(Bounds::default());
     let plan = Plan {
-        seed: 1,
-        prefix: format!("{}-", name.replace(' ', "-")),
+        seed: time,
+        prefix: format!("{}-{time}-", name.replace(' ', "-")),
         users: 6,
         sessions: 2,
         operations: u64::MAX,
@@ -131,6 +190,7 @@ async fn promises_are_kept_while_things_fail() {
         ("CHAT_MYSQL_IMAGE", "chat-mysql:local"),
         ("CHAT_REDIS_IMAGE", "chat-redis:local"),
         ("CHAT_NGINX_IMAGE", "chat-nginx:local"),
+        ("CHAT_BASE_IMAGE", "chat-base:local"),
     ];
     if !available("end-to-end tests behind nginx", &images).await {
         return;
@@ -148,6 +208,12 @@ async fn promises_are_kept_while_things_fail() {
         cluster.signal(1, "-STOP").await;
         sleep(BROKEN).await;
         cluster.signal(1, "-CONT").await;
+    })
+    .await;
+    with_fault(cluster, "node cut off", async |cluster| {
+        cluster.cut_off().await;
+        sleep(BROKEN).await;
+        cluster.mend().await;
     })
     .await;
     with_fault(cluster, "rolling restart", async |cluster| {
