@@ -6,7 +6,10 @@ use clap::{Parser, ValueEnum};
 use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use thiserror::Error;
 
-use crate::node::NodeConfig;
+use crate::{
+    node::NodeConfig,
+    relay::redis::{RedisConfig, RedisUrlError},
+};
 
 /// A node of the clustered chat system.
 ///
@@ -34,6 +37,29 @@ pub struct Args {
     /// The data directory, if not the platform's usual one.
     #[arg(long, env = "CHAT_DATA_DIR", value_name = "DIR", conflicts_with = "database")]
     pub data_dir: Option<PathBuf>,
+
+    /// The Redis through which nodes tell each other of messages and of who is online:
+    /// redis://USER:PASSWORD@HOST:PORT/DATABASE, of which only HOST is needed, or rediss:// for TLS.
+    ///
+    /// Without it, nodes that share a database find each other's messages at the sweep's pace, and do not know whom others serve.
+    /// A password is better given by the environment, where other users of the machine do not see it.
+    #[arg(
+        long,
+        env = "CHAT_REDIS",
+        value_name = "URL",
+        hide_env_values = true,
+        help_heading = "Several nodes"
+    )]
+    pub redis: Option<Secret>,
+    /// What every name in Redis begins with.
+    #[arg(
+        long,
+        env = "CHAT_REDIS_PREFIX",
+        value_name = "TEXT",
+        default_value = "chat",
+        help_heading = "Several nodes"
+    )]
+    pub redis_prefix: String,
 
     /// Connections at once.
     #[arg(
@@ -107,6 +133,22 @@ pub struct Args {
     pub log_format: LogFormat,
 }
 
+/// What may hold a password. Its `Debug` form hides it.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// The log's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -171,6 +213,9 @@ pub enum ConfigError {
     /// Not a database that this program knows.
     #[error("--database {0}: expected sqlite:PATH, :memory: or mysql://USER:PASSWORD@HOST:PORT/DATABASE")]
     Database(String),
+    /// Not a Redis that this program can use.
+    #[error("--redis, --redis-prefix: {0}")]
+    Redis(#[from] RedisUrlError),
     /// The system has no data directory for this user.
     #[error("there is no data directory for this user; give --data-dir or --database")]
     NoDataDir,
@@ -190,6 +235,15 @@ impl Args {
                 Ok(Database::Sqlite(dirs.data_dir().join("chatserver").join("chat.db")))
             }
         }
+    }
+
+    /// The Redis that nodes share, if there is one.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn redis(&self) -> Result<Option<RedisConfig>, ConfigError> {
+        let Some(Secret(url)) = &self.redis else { return Ok(None) };
+        Ok(Some(RedisConfig::parse(url, &self.redis_prefix)?))
     }
 
     /// The node's settings.
@@ -251,6 +305,22 @@ mod tests {
             "{error}"
         );
         assert!(database(&["--database", "sqlite:"]).is_err());
+    }
+
+    #[test]
+    fn redis() {
+        let parse = |more: &[&str]| {
+            Args::try_parse_from(["chatserver", "127.0.0.1", "6000"].iter().chain(more)).unwrap()
+        };
+        assert!(parse(&[]).redis().unwrap().is_none());
+        let args = parse(&["--redis", "redis://:secret@cache:7000/2", "--redis-prefix", "staging"]);
+        assert_eq!(args.redis().unwrap().unwrap().address(), "cache:7000");
+        assert!(!format!("{args:?}").contains("secret"), "{args:?}");
+        for bad in [&["--redis", "http://:secret@h"][..], &["--redis", "redis://h", "--redis-prefix", "a b"]]
+        {
+            let error = parse(bad).redis().unwrap_err().to_string();
+            assert!(error.contains("--redis") && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

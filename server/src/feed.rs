@@ -50,8 +50,16 @@ impl Line {
         let mut bytes = Vec::with_capacity(256);
         write_push(&mut bytes, &push);
         let Push::Entry(Entry { body, .. }) = push else { unreachable!("it was made above") };
-        let event = (!matches!(body, EntryBody::Message { .. })).then(|| Box::new((from, body)));
-        Self { seq, bytes: bytes.into(), event }
+        Self { seq, bytes: bytes.into(), event: Self::event(from, body) }
+    }
+
+    /// The line for an entry that another node has serialised.
+    pub fn of(entry: Entry, bytes: Bytes) -> Self {
+        Self { seq: entry.seq, bytes, event: Self::event(entry.from, entry.body) }
+    }
+
+    fn event(from: UserId, body: EntryBody) -> Option<Box<(UserId, EntryBody)>> {
+        (!matches!(body, EntryBody::Message { .. })).then(|| Box::new((from, body)))
     }
 
     fn affects_rights(&self) -> bool {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{ConversationId, Seq};
+use protocol::{ConversationId, Seq, UserId};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
@@ -83,10 +83,10 @@ impl Feeds {
         let attach = |conv: &ConversationId| {
             let cell = self.cell(*conv);
             let slot = cell.lock().attach(Arc::clone(outbox));
-            Attached { feeds: Arc::clone(self), cell, slot }
+            Attached { feeds: Arc::clone(self), cell, slot, user: outbox.user }
         };
         let attached: Vec<_> = convs.iter().map(attach).collect();
-        self.relay.subscribe(convs).await;
+        self.relay.subscribe(outbox.user, convs).await;
         let heads = self.store.heads(convs).await?;
         for attached in &attached {
             let cell = &attached.cell;
@@ -102,7 +102,7 @@ impl Feeds {
         self.fill(cell);
     }
 
-    /// Takes heads that the store has stated.
+    /// Takes heads that the store has stated, or another node.
     pub fn observe(self: &Arc<Self>, heads: impl IntoIterator<Item = (ConversationId, Seq)>) {
         for (conv, head) in heads {
             if let Some(cell) = self.existing(conv) {
@@ -195,14 +195,12 @@ pub struct Attached {
     pub cell: Arc<FeedCell>,
     /// The place.
     pub slot: usize,
+    user: UserId,
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let mut feed = self.cell.lock();
-        feed.detach(self.slot);
-        if !feed.has_readers() {
-            self.feeds.relay.unsubscribe(self.cell.conv);
-        }
+        self.cell.lock().detach(self.slot);
+        self.feeds.relay.unsubscribe(self.user, self.cell.conv);
     }
 }

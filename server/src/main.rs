@@ -12,15 +12,18 @@ use server::{
     config::{Args, Database, LogFormat, MigrateArgs},
     node::{RunningNode, World},
     password::Argon2id,
-    relay::local::Hub,
+    relay::{Relay, local::Hub, none::NoRelay, redis::RedisRelay},
     store::{Store, mysql::MySqlStore, sqlite::SqliteStore},
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// File descriptors kept for what is not a connection.
 const FILES_RESERVED: u64 = 64;
+/// How long the end may take after the drain.
+const RELAY_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a node waits at its start for a database that does not answer.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -94,10 +97,28 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     let address = SocketAddr::new(args.ip, args.port);
     let listener = Tcp.bind(&address.to_string()).await.with_context(|| format!("listening on {address}"))?;
     let address = Tcp.local_addr(&listener).context("the address bound")?;
-    let (relay, relay_events) = Arc::new(Hub::default()).join();
+    let (relays, stop_relay) = (TaskTracker::new(), CancellationToken::new());
+    let (relay, relay_events): (Arc<dyn Relay>, _) = match args.redis()? {
+        Some(redis) => {
+            let deployment = store.deployment().await.context("reading the database")?;
+            let (relay, events) =
+                RedisRelay::start(Tcp, redis, deployment, Arc::clone(&entropy), &relays, &stop_relay);
+            (Arc::new(relay), events)
+        }
+        // Other nodes may share the database: the sweep finds what they commit.
+        None if matches!(args.database()?, Database::MySql(_)) => {
+            let (relay, events) = NoRelay::new();
+            (Arc::new(relay), events)
+        }
+        // This node has its database to itself, so there is no other.
+        None => {
+            let (relay, events) = Arc::new(Hub::default()).join();
+            (Arc::new(relay), events)
+        }
+    };
     let world = World {
         store,
-        relay: Arc::new(relay),
+        relay,
         relay_events,
         passwords: Arc::new(passwords),
         clock: Arc::new(SystemClock),
@@ -110,11 +131,16 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         _ = interrupt.recv() => {}
         () = node.failed() => anyhow::bail!("the node cannot go on"),
     }
-    tokio::select! {
-        drained = node.drain() => Ok(drained),
+    let drained = tokio::select! {
+        drained = node.drain() => drained,
         // Whoever asks twice means it.
         _ = interrupt.recv() => anyhow::bail!("ended before the drain was done"),
-    }
+    };
+    stop_relay.cancel();
+    relays.close();
+    // It says that this node is gone. If it cannot, the others notice when the lease ends.
+    let _ = tokio::time::timeout(RELAY_GRACE, relays.wait()).await;
+    Ok(drained)
 }
 
 fn log_to_stderr(filter: &str, format: LogFormat) -> anyhow::Result<()> {

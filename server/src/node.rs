@@ -218,8 +218,10 @@ async fn listen_to_relay(
                     node.feeds.fill(&cell);
                 }
             }
+            RelayEvent::Head(conv, head) => node.feeds.observe([(conv, head)]),
             RelayEvent::Gap => gap.notify_one(),
             RelayEvent::Presence(user) => node.registry.changed_elsewhere(user),
+            RelayEvent::PresenceOfAll => node.registry.all_changed_elsewhere(),
         }
     }
 }

@@ -90,6 +90,14 @@ impl Registry {
         }
     }
 
+    /// What other nodes say of presence became known, or unknown.
+    pub fn all_changed_elsewhere(&self) {
+        let state = self.state();
+        for user in state.watchers.keys().filter(|user| !state.sessions.contains_key(user)) {
+            self.changed(&state, *user);
+        }
+    }
+
     /// Sessions served.
     pub fn session_count(&self) -> usize {
         self.state().sessions.values().map(Vec::len).sum()

@@ -9,7 +9,10 @@ use async_trait::async_trait;
 use protocol::{ConversationId, UserId, message::PresenceState};
 use tokio::sync::mpsc;
 
-use super::{EVENTS_MAX, Hint, Relay, RelayEvent, RelayEvents};
+use super::{
+    EVENTS_MAX, Hint, Relay, RelayEvent, RelayEvents,
+    channels::{Channel, Wanted},
+};
 
 /// Where the nodes of one process meet.
 #[derive(Debug, Default)]
@@ -21,6 +24,7 @@ pub struct Hub {
 struct Peer {
     events: mpsc::Sender<RelayEvent>,
     users: BTreeSet<UserId>,
+    wanted: Wanted,
 }
 
 /// One node's end. Dropping it leaves the hub.
@@ -36,7 +40,7 @@ impl Hub {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let mut nodes = self.nodes();
         let id = nodes.last_key_value().map_or(0, |(id, _)| id + 1);
-        nodes.insert(id, Peer { events, users: BTreeSet::new() });
+        nodes.insert(id, Peer { events, users: BTreeSet::new(), wanted: Wanted::default() });
         (LocalRelay { hub: Arc::clone(self), id }, receiver)
     }
 
@@ -47,10 +51,13 @@ impl Hub {
 }
 
 impl LocalRelay {
-    fn tell_others(&self, nodes: &BTreeMap<u64, Peer>, event: impl Fn() -> RelayEvent) {
-        for (_, peer) in nodes.iter().filter(|(id, _)| **id != self.id) {
-            // Full: the node is behind, and its sweep finds what this was about.
-            let _ = peer.events.try_send(event());
+    fn others<'a>(&self, nodes: &'a BTreeMap<u64, Peer>) -> impl Iterator<Item = &'a Peer> {
+        nodes.iter().filter(|(id, _)| **id != self.id).map(|(_, peer)| peer)
+    }
+
+    fn tell_others(&self, nodes: &BTreeMap<u64, Peer>, user: UserId) {
+        for peer in self.others(nodes) {
+            let _ = peer.events.try_send(RelayEvent::Presence(user));
         }
     }
 }
@@ -59,19 +66,29 @@ impl LocalRelay {
 impl Relay for LocalRelay {
     fn publish(&self, hints: Vec<Hint>) {
         let nodes = self.hub.nodes();
-        if nodes.len() < 2 {
-            return;
-        }
         for hint in hints {
-            self.tell_others(&nodes, || RelayEvent::Hint(hint.clone()));
+            for peer in self.others(&nodes) {
+                if Channel::all_of(hint.conv).any(|channel| peer.wanted.contains(channel)) {
+                    // Full: the node is behind, and its sweep finds what this was about.
+                    let _ = peer.events.try_send(RelayEvent::Hint(hint.clone()));
+                }
+            }
         }
     }
 
-    async fn subscribe(&self, _: &[ConversationId]) {
-        // Every node gets every hint; a feed without readers ignores it.
+    async fn subscribe(&self, user: UserId, convs: &[ConversationId]) {
+        if let Some(own) = self.hub.nodes().get_mut(&self.id) {
+            for conv in convs {
+                own.wanted.add(Channel::of_reader(user, *conv));
+            }
+        }
     }
 
-    fn unsubscribe(&self, _: ConversationId) {}
+    fn unsubscribe(&self, user: UserId, conv: ConversationId) {
+        if let Some(own) = self.hub.nodes().get_mut(&self.id) {
+            own.wanted.remove(Channel::of_reader(user, conv));
+        }
+    }
 
     fn set_online(&self, user: UserId, online: bool) {
         let mut nodes = self.hub.nodes();
@@ -82,12 +99,12 @@ impl Relay for LocalRelay {
                 own.users.remove(&user);
             }
         }
-        self.tell_others(&nodes, || RelayEvent::Presence(user));
+        self.tell_others(&nodes, user);
     }
 
     fn elsewhere(&self, user: UserId) -> PresenceState {
         let nodes = self.hub.nodes();
-        let online = nodes.iter().any(|(id, peer)| *id != self.id && peer.users.contains(&user));
+        let online = self.others(&nodes).any(|peer| peer.users.contains(&user));
         if online { PresenceState::Online } else { PresenceState::Offline }
     }
 }
@@ -97,7 +114,7 @@ impl Drop for LocalRelay {
         let mut nodes = self.hub.nodes();
         if let Some(own) = nodes.remove(&self.id) {
             for user in own.users {
-                self.tell_others(&nodes, || RelayEvent::Presence(user));
+                self.tell_others(&nodes, user);
             }
         }
     }

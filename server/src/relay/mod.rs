@@ -2,12 +2,16 @@
 //!
 //! It is a hint, never the truth: with every hint dropped all guarantees hold, and only latency changes (SPEC.md, guarantee 7).
 
+pub mod channels;
+pub mod conformance;
 pub mod local;
+pub mod none;
+pub mod redis;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use protocol::{ConversationId, UserId, message::PresenceState};
+use protocol::{ConversationId, Seq, UserId, message::PresenceState};
 use tokio::sync::mpsc;
 
 use crate::feed::Line;
@@ -29,10 +33,14 @@ pub struct Hint {
 pub enum RelayEvent {
     /// Another node committed.
     Hint(Hint),
+    /// Another node says how far a log reaches, and nothing more.
+    Head(ConversationId, Seq),
     /// Hints may have been lost: compare the heads now.
     Gap,
     /// A user's state changed, as far as other nodes are concerned.
     Presence(UserId),
+    /// Any user's state may have changed: other nodes' presence became known, or unknown.
+    PresenceOfAll,
 }
 
 /// The receiving end of a node's relay.
@@ -44,12 +52,14 @@ pub trait Relay: Send + Sync + 'static {
     /// Announces commits. Never waits; drops what cannot be sent.
     fn publish(&self, hints: Vec<Hint>);
 
-    /// Asks for the hints of these conversations, and returns when what is committed from now on will be hinted, or when the
-    /// relay is known to be away (then [`RelayEvent::Gap`] follows when it is back).
-    async fn subscribe(&self, convs: &[ConversationId]);
+    /// Asks for the hints of these conversations on behalf of one reader, a session of `user`, and returns when what is committed
+    /// from now on will be hinted, or when that is known to be delayed (then [`RelayEvent::Gap`] follows).
+    ///
+    /// Each conversation counts from the first poll on, until it is given back once by [`unsubscribe`](Self::unsubscribe).
+    async fn subscribe(&self, user: UserId, convs: &[ConversationId]);
 
-    /// No longer asks for them.
-    fn unsubscribe(&self, conv: ConversationId);
+    /// That reader no longer asks for them.
+    fn unsubscribe(&self, user: UserId, conv: ConversationId);
 
     /// Says whether this node serves a user.
     fn set_online(&self, user: UserId, online: bool);

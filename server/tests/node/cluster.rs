@@ -19,11 +19,11 @@ struct Deaf(Arc<dyn Relay>);
 #[async_trait]
 impl Relay for Deaf {
     fn publish(&self, _: Vec<Hint>) {}
-    async fn subscribe(&self, convs: &[ConversationId]) {
-        self.0.subscribe(convs).await;
+    async fn subscribe(&self, user: UserId, convs: &[ConversationId]) {
+        self.0.subscribe(user, convs).await;
     }
-    fn unsubscribe(&self, conv: ConversationId) {
-        self.0.unsubscribe(conv);
+    fn unsubscribe(&self, user: UserId, conv: ConversationId) {
+        self.0.unsubscribe(user, conv);
     }
     fn set_online(&self, user: UserId, online: bool) {
         self.0.set_online(user, online);
@@ -45,11 +45,11 @@ impl Relay for Shuffled {
             }
         }
     }
-    async fn subscribe(&self, convs: &[ConversationId]) {
-        self.0.subscribe(convs).await;
+    async fn subscribe(&self, user: UserId, convs: &[ConversationId]) {
+        self.0.subscribe(user, convs).await;
     }
-    fn unsubscribe(&self, conv: ConversationId) {
-        self.0.unsubscribe(conv);
+    fn unsubscribe(&self, user: UserId, conv: ConversationId) {
+        self.0.unsubscribe(user, conv);
     }
     fn set_online(&self, user: UserId, online: bool) {
         self.0.set_online(user, online);

@@ -40,7 +40,7 @@ const PASSWORD_ENCODED: &str = "it%27s%20a%20%27secret%27%5C";
 
 /// A server, at a port that stays the same when it is started again.
 pub(crate) struct Server {
-    container: Container,
+    pub(crate) container: Container,
     port: u16,
 }
 

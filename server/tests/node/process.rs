@@ -11,8 +11,9 @@ use client::{Client, Config, Event, Events};
 use protocol::{ConversationId, EntryBody, Seq, Tcp, clock::SystemEntropy};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{Child, ChildStderr, Command},
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    task::JoinHandle,
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
@@ -23,15 +24,24 @@ use crate::harness::{PATIENCE, Wire, mid};
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) address: String,
-    log: Lines<BufReader<ChildStderr>>,
+    log: JoinHandle<Vec<String>>,
 }
 
 impl Server {
-    /// Starts one with cheap password hashes, and waits until it listens.
+    /// Starts one on embedded SQLite, with cheap password hashes, and waits until it listens.
     pub(crate) async fn start(data: &Path, port: u16, options: &[&str]) -> Self {
-        let mut child = command(data, port).args(options).spawn().unwrap();
+        Self::wait_for(command(data, port).args(options)).await
+    }
+
+    /// Likewise, with options that say where its data is.
+    pub(crate) async fn start_on(options: &[&str], port: u16) -> Self {
+        Self::wait_for(bare_command(port).args(options)).await
+    }
+
+    async fn wait_for(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let listening = timeout(PATIENCE, async {
+        let listening = timeout(3 * PATIENCE, async {
             while let Some(line) = log.next_line().await.unwrap() {
                 let line: Value = serde_json::from_str(&line).unwrap();
                 if line["fields"]["message"] == "listening" {
@@ -41,6 +51,15 @@ impl Server {
             panic!("it ended before it listened");
         });
         let address = listening.await.expect("it listens in time");
+        // Read to its end, or the node would wait for room in the pipe.
+        #[expect(clippy::disallowed_methods, reason = "it ends with the process whose log it reads")]
+        let log = tokio::spawn(async move {
+            let mut lines = Vec::new();
+            while let Ok(Some(line)) = log.next_line().await {
+                lines.push(line);
+            }
+            lines
+        });
         Self { child, address, log }
     }
 
@@ -57,20 +76,22 @@ impl Server {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
         let status = timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap();
-        let mut log = Vec::new();
-        while let Some(line) = self.log.next_line().await.unwrap() {
-            log.push(line);
-        }
+        let log = self.log.await.unwrap();
         (status, log)
     }
 }
 
 fn command(data: &Path, port: u16) -> Command {
+    let mut command = bare_command(port);
+    command.arg("--data-dir").arg(data);
+    command
+}
+
+fn bare_command(port: u16) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chatserver"));
     command
         .args(["127.0.0.1", &port.to_string(), "--argon2-memory", "8", "--argon2-passes", "1"])
-        .args(["--log-format", "json", "--data-dir"])
-        .arg(data)
+        .args(["--log-format", "json"])
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
