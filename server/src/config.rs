@@ -30,9 +30,8 @@ pub struct Args {
     /// Where data is kept: sqlite:PATH, :memory: for nothing that lasts, or mysql://USER:PASSWORD@HOST:PORT/DATABASE.
     ///
     /// The default is chat.db in the data directory. Nodes that share a MySQL database form one system; its schema is brought up to date
-    /// at the start. Other users of the machine can read a command line: better give a password by the environment. A URL may
-    /// end in ?ssl-mode=DISABLED, PREFERRED (the default), REQUIRED, VERIFY_CA or VERIFY_IDENTITY, the last two with &ssl-ca=FILE
-    /// or the system's certificates.
+    /// at the start. Other users of the machine can read a command line: better give a password by the environment. The connection is encrypted if
+    /// the URL ends in ?ssl-mode=REQUIRED, VERIFY_CA or VERIFY_IDENTITY, the last two with &ssl-ca=FILE or the system's certificates.
     #[arg(long, env = "CHAT_DATABASE", value_name = "URL", hide_env_values = true)]
     pub database: Option<String>,
     /// The data directory, if not the platform's usual one.

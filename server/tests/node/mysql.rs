@@ -121,6 +121,7 @@ async fn nodes_start_together(server: &Server) {
     let store = open(&url).await;
     assert_eq!(BTreeSet::from([store.deployment().await.unwrap()]), ids, "still the same");
     store.set_delivered(&[(user(1), hot(), Seq(1))]).await.unwrap();
+    open(&format!("{url}?ssl-mode=REQUIRED")).await.deployment().await.unwrap();
     // A later version's migration is none of ours.
     sqlx::raw_sql("insert into _sqlx_migrations select 9999, 'later', now(), true, x'00', 1")
         .execute(&mut connection)
@@ -132,9 +133,9 @@ async fn nodes_start_together(server: &Server) {
 async fn what_cannot_work_is_said_at_once(server: &Server) {
     // With patience without end, only an error that is made at once comes back.
     let patience = Duration::from_secs(3600);
-    let open = async |url: &str| match MySqlStore::open(url, patience).await {
-        Ok(_) => panic!("it was opened"),
-        Err(error) => error,
+    let open = async |url: &str| {
+        let opened = tokio::time::timeout(PATIENCE, MySqlStore::open(url, patience)).await;
+        opened.unwrap_or_else(|_| panic!("{url} was tried again")).err().expect("it cannot be opened")
     };
     let error = open(&server.url("")).await;
     assert!(matches!(error, OpenError::NoDatabase), "{error}");
@@ -144,6 +145,8 @@ async fn what_cannot_work_is_said_at_once(server: &Server) {
     assert!(error.to_string().contains("Access denied") && !error.to_string().contains("wrong"), "{error}");
     let error = open("mysql://root:hunter2@127.0.0.1:notaport/chat").await;
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    let error = open(&format!("{}?ssl-mode=VERIFY_IDENTITY", server.url("mysql"))).await;
+    assert!(error.to_string().contains("certificate"), "nobody has signed it: {error}");
     // Where nothing listens, patience decides.
     let url = format!("mysql://root:x@127.0.0.1:{}/chat", free_port());
     assert!(matches!(MySqlStore::open(&url, Duration::ZERO).await, Err(OpenError::Database(_))));
@@ -357,7 +360,11 @@ async fn a_server_that_dies(server: &Server) {
     away(store.append(&[message(hot(), 2, 1, 2, "during")]).await.unwrap_err());
     away(store.heads(&[hot()]).await.unwrap_err());
     away(store.register(&new_user(2)).await.unwrap_err());
-    server.container.start().await.unwrap();
+    // A node that starts before its database does waits for it.
+    let url = server.url("dies");
+    let (started, late) = tokio::join!(server.container.start(), MySqlStore::open(&url, 3 * PATIENCE));
+    started.unwrap();
+    late.unwrap().close().await;
     // Nothing was acknowledged in between, so the same attempt is made until it is; then it conflicts if it had succeeded.
     let outcome = until_there(async || store.append(&[message(hot(), 2, 1, 2, "during")]).await).await;
     assert_eq!(outcome, Outcome::Committed);
