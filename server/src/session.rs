@@ -150,7 +150,10 @@ impl Session {
     }
 
     /// Adds the conversations it starts with. `caught_up` is said when all have reached the heads they have now.
-    pub fn open(&mut self, attached: Vec<Attached>, starts: BTreeMap<ConversationId, Start>) {
+    ///
+    /// `settled` is the head of the user's notices *before* the list of periods was read: what opened up to there is in the list, and
+    /// what opens later is told by a notice.
+    pub fn open(&mut self, attached: Vec<Attached>, starts: BTreeMap<ConversationId, Start>, settled: Seq) {
         for (place, (conv, start)) in attached.into_iter().zip(starts) {
             debug_assert_eq!(place.cell.conv, conv);
             let head = place.cell.lock().head();
@@ -170,7 +173,7 @@ impl Session {
                 announced: start.announced,
                 delivered: start.delivered,
                 paging: false,
-                settled: head,
+                settled,
             };
             self.cursors.insert(conv, cursor);
             self.enqueue(conv);

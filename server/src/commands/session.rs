@@ -81,6 +81,7 @@ async fn fill(node: &Arc<Node>, opened: &mut Opened, named: &Cursors) -> StoreRe
     let own = ConversationId::notices(user);
     // The notices first: whatever opens for the user after this head is told there, and what opened before is listed below.
     let mut attached = node.feeds.attach(&opened.outbox, &[own]).await?;
+    let settled = attached[0].cell.lock().head();
     let mut periods = vec![Period {
         conv: own,
         from: protocol::Seq(1),
@@ -109,7 +110,7 @@ async fn fill(node: &Arc<Node>, opened: &mut Opened, named: &Cursors) -> StoreRe
     attached.extend(node.feeds.attach(&opened.outbox, &convs).await?);
     // In the order of the starts.
     attached.sort_by_key(|place| place.cell.conv);
-    opened.session.open(attached, starts);
+    opened.session.open(attached, starts, settled);
     Ok(refused)
 }
 

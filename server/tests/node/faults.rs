@@ -20,6 +20,8 @@ use server::store::{
     StoreError, TokenHash, TokenRecord, memory::MemoryStore,
 };
 
+use tokio::sync::Notify;
+
 use crate::harness::{TestNode, mid};
 
 /// A store whose writes to logs fail on demand.
@@ -32,6 +34,10 @@ struct Faulty {
     away: AtomicBool,
     /// A node that is nearer: before every append, user 2 has just written to group 1 there.
     rival: AtomicBool,
+    /// A list of periods, once read, is held back until it is released.
+    hold_periods: AtomicBool,
+    holding: Notify,
+    release: Notify,
 }
 
 impl Faulty {
@@ -163,7 +169,12 @@ impl Store for Faulty {
     }
     async fn periods(&self, user: UserId) -> Result<Vec<Period>> {
         self.check()?;
-        self.inner.periods(user).await
+        let periods = self.inner.periods(user).await;
+        if self.hold_periods.swap(false, Ordering::Relaxed) {
+            self.holding.notify_one();
+            self.release.notified().await;
+        }
+        periods
     }
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
         self.check()?;
@@ -289,4 +300,23 @@ async fn a_node_that_is_always_overtaken_is_not_starved() {
         }
     }
     assert_eq!(hot, (0..20).map(|n| format!("hot {n}")).collect::<Vec<_>>());
+}
+
+/// A group is joined elsewhere after a login has read which groups there are, and before it is done: the session reads the group all the same.
+/// (The notice was taken for one that the list had taken into account.)
+#[tokio::test]
+async fn what_opens_in_the_middle_of_a_login_is_not_missed() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let ((_, mut alice), (_, mut bob)) = node.friends().await;
+    alice.ok(json!({"op": "create_group", "mid": mid(), "name": "x", "description": ""})).await;
+    store.hold_periods.store(true, Ordering::Relaxed);
+    let mut second = node.connect().await;
+    let login = second.ask(json!({"op": "login", "account": "bob", "password": "bob"})).await;
+    store.holding.notified().await;
+    bob.ok(json!({"op": "join", "mid": mid(), "group": 1})).await;
+    alice.say("g1", "in the middle").await;
+    store.release.notify_one();
+    assert!(second.reply(login).await["ok"].is_object());
+    assert_eq!(second.message("g1").await, "in the middle");
 }
