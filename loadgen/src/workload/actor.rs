@@ -190,7 +190,7 @@ impl<N: Net> Actor<N> {
     async fn burst(&mut self, asker: &Asker) {
         let mut sent = Vec::new();
         for _ in 0..2 + self.rng.below(BURST_MAX - 1) {
-            let Some(request) = self.words() else { return };
+            let Some(request) = self.words() else { continue };
             self.person.asked(request.clone());
             let asker = asker.clone();
             sent.push(self.shared.tracker.spawn(async move { asker.ask(request).await }));
