@@ -680,9 +680,15 @@ fn presence_converges() {
     story.wait(120);
     told(&mut story, PresenceState::Online);
     story.finish().expect(&[Invariant::Presence]);
-    // Told the truth later, all is well.
+    // Told so at once he may be, if the truth follows.
+    let mut story = Story::calm();
+    story.end_device("bob");
+    told(&mut story, PresenceState::Online);
+    story.finish().expect_unknown("device 0 was told that user 2 is Online");
+    story.wait(120);
     told(&mut story, PresenceState::Offline);
     story.expect(&[]);
+    assert!(unsettled(&story.history).is_empty());
     told(&mut story, PresenceState::Unknown);
     story.expect(&[Invariant::Presence]);
     story.history.bounds.presence_is_shared = false;
