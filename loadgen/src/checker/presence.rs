@@ -12,9 +12,10 @@ use crate::history::{DeviceId, Index, Outcome, Reply, What};
 
 /// [`Invariant::Presence`], for everything that a device was told of anybody.
 ///
-/// The truth is what the devices themselves know: whether one of the user's has a session that lives. It needs the bound to
-/// become known after it has changed, and so does everything after the faults have stopped. What was told earlier may be
-/// wrong; but if it is the last that a device knows of a friend, the history should have gone on.
+/// The truth is what the devices themselves know: whether one of the user's has a session that lives. It
+/// needs the bound to become known after it has changed, and so does everything after the faults have
+/// stopped. What was told earlier may be wrong; but if it is the last that a device knows of a friend, the
+/// history should have gone on.
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let Some(healed) = facts.healed else { return };
     let truths = truths(facts);

@@ -61,7 +61,8 @@ impl<N: Net> Actor<N> {
         self
     }
 
-    /// Sees to it that there is a device with a session; gives up when the workload is told to stop, or at the time given.
+    /// Sees to it that there is a device with a session; gives up when the workload is told to stop, or at
+    /// the time given.
     pub(super) async fn log_in(&mut self, until: Option<Instant>) -> bool {
         loop {
             if let Some(device) = self.device.take() {

@@ -105,7 +105,8 @@ async fn read_all(asker: Asker, person: Arc<Person>, user: UserId, recorder: Rec
     }
 }
 
-/// Reads a log from its end to its beginning. A log that is refused is one without entries: whoever was shown some of it will wonder.
+/// Reads a log from its end to its beginning. A log that is refused is one without entries: whoever was shown
+/// some of it will wonder.
 async fn read(asker: &Asker, user: UserId, conv: ConversationId, recorder: &Recorder) -> Result<(), ()> {
     let (mut pages, mut before): (Vec<Vec<Entry>>, _) = (Vec::new(), None);
     loop {
