@@ -161,7 +161,11 @@ impl<N: Net> Actor<N> {
                 }
             }
             Step::Quit | Step::DeleteGroup => {
-                let Some(group) = self.some_group() else { return };
+                let group = match step {
+                    Step::Quit => self.some_group(),
+                    _ => self.own_group(),
+                };
+                let Some(group) = group else { return };
                 let target = GroupTarget { mid, group };
                 self.act(match step {
                     Step::Quit => Request::Quit(target),
@@ -171,7 +175,7 @@ impl<N: Net> Actor<N> {
             }
             Step::RemoveMember => {
                 let user = self.rng.pick(&self.shared.people.users).copied();
-                if let (Some(group), Some(user)) = (self.some_group(), user) {
+                if let (Some(group), Some(user)) = (self.own_group(), user) {
                     self.act(Request::RemoveMember(RemoveMember { mid, group, user })).await;
                 }
             }
@@ -236,6 +240,14 @@ impl<N: Net> Actor<N> {
         ConversationId::direct(self.user, peer)
     }
 
+    /// For what only its creator may do: mostly they do it.
+    fn own_group(&mut self) -> Option<GroupId> {
+        match self.rng.chance(3, 4) {
+            true => self.person.own_group(&mut self.rng),
+            false => self.some_group(),
+        }
+    }
+
     fn some_group(&mut self) -> Option<GroupId> {
         match self.rng.chance(3, 4) {
             true => self.person.any_group(&mut self.rng),
@@ -254,7 +266,7 @@ fn took_place<N>(shared: &Shared<N>, person: &Person, user: UserId, request: &Re
     match (request, reply) {
         (_, Reply::GroupCreated { group, .. }) => {
             shared.people.add_group(*group);
-            person.met(ConversationId::group(*group));
+            person.created(*group);
         }
         (Request::Join(join), _) => person.met(ConversationId::group(join.group)),
         (Request::Befriend(target) | Request::Block(target), _) => {

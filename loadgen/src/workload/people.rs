@@ -30,6 +30,8 @@ pub(super) struct Person {
 struct Knows {
     /// Conversations that a device of theirs was shown something of, or that a reply named.
     convs: BTreeSet<ConversationId>,
+    /// Groups that they created.
+    own: Vec<GroupId>,
     /// What they asked for and may repeat.
     recent: VecDeque<Request>,
 }
@@ -68,6 +70,20 @@ impl Person {
     /// The user has to do with a conversation.
     pub(super) fn met(&self, conv: ConversationId) {
         self.knows().convs.insert(conv);
+    }
+
+    /// The user has created a group.
+    pub(super) fn created(&self, group: GroupId) {
+        let mut knows = self.knows();
+        knows.convs.insert(ConversationId::group(group));
+        if !knows.own.contains(&group) {
+            knows.own.push(group);
+        }
+    }
+
+    /// A group of the user's own.
+    pub(super) fn own_group(&self, rng: &mut Rng) -> Option<GroupId> {
+        rng.pick(&self.knows().own).copied()
     }
 
     pub(super) fn convs(&self) -> Vec<ConversationId> {

@@ -121,7 +121,7 @@ impl Default for Mix {
             join: 8,
             quit: 2,
             delete_group: 1,
-            remove_member: 2,
+            remove_member: 3,
             reconnect: 4,
         }
     }
