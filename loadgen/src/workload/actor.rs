@@ -226,8 +226,13 @@ impl<N: Net> Actor<N> {
         Some(Request::Send(Send { mid: self.mid(), conv, text: canary::text(conv, &unique) }))
     }
 
-    /// Mostly where the user is at home; sometimes elsewhere, to be refused.
+    /// Mostly where the user is at home, at once where rights have changed; sometimes elsewhere, to be refused.
     fn somewhere(&mut self) -> Option<ConversationId> {
+        if self.rng.chance(1, 2)
+            && let Some(conv) = self.person.take_hot()
+        {
+            return Some(conv);
+        }
         if self.rng.chance(9, 10)
             && let Some(conv) = self.person.any_conv(&mut self.rng)
         {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use client::{Client, Event, Events, RequestError};
-use protocol::{Entropy, Net, Request, UserId};
+use protocol::{Entropy, EntryBody, Net, Request, UserId};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -100,6 +100,9 @@ async fn listen(
                 let (conv, seq) = (entry.conv, entry.seq);
                 if let Some(person) = &person {
                     person.met(conv);
+                    if !matches!(entry.body, EntryBody::Message { .. } | EntryBody::Opened { .. }) {
+                        person.saw_change(conv);
+                    }
                 }
                 recorder.record(What::Entry { device, entry: Box::new(entry) });
                 if confirms {

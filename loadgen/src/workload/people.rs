@@ -30,6 +30,8 @@ pub(super) struct Person {
 struct Knows {
     /// Conversations that a device of theirs was shown something of, or that a reply named.
     convs: BTreeSet<ConversationId>,
+    /// Where rights have just changed: the place to try what is or is no longer allowed.
+    hot: Option<ConversationId>,
     /// Groups that they created.
     own: Vec<GroupId>,
     /// What they asked for and may repeat.
@@ -70,6 +72,16 @@ impl Person {
     /// The user has to do with a conversation.
     pub(super) fn met(&self, conv: ConversationId) {
         self.knows().convs.insert(conv);
+    }
+
+    /// Rights have changed in a conversation.
+    pub(super) fn saw_change(&self, conv: ConversationId) {
+        self.knows().hot = Some(conv);
+    }
+
+    /// Where rights have changed since this was asked last.
+    pub(super) fn take_hot(&self) -> Option<ConversationId> {
+        self.knows().hot.take()
     }
 
     /// The user has created a group.
