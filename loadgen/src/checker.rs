@@ -1,8 +1,8 @@
 //! From a history to a verdict: a pure function, one documented invariant each.
 //!
-//! Every check compares the history with *the log* of each conversation: what the members read at the end, and what
-//! anybody was shown besides. A history that is cut short, or in which nobody read a log at its end, leaves some questions open; they are named as
-//! reasons of [`Verdict::Unknown`] instead of being guessed.
+//! Every check compares the history with *the log* of each conversation: what the members read at the end,
+//! and what anybody was shown besides. A history that is cut short, or in which nobody read a log at its end,
+//! leaves some questions open; they are named as reasons of [`Verdict::Unknown`] instead of being guessed.
 
 mod complete;
 mod facts;
@@ -71,11 +71,13 @@ pub enum Invariant {
     ///
     /// Broken: "x" was acknowledged at g1/5; bob's history page, asked for afterwards, has nothing there.
     AcknowledgedLoss,
-    /// Every entry was asked for by the user it names, with its message id and content, and not refused (4, 10).
+    /// Every entry was asked for by the user it names, with its message id and content, and not refused (4,
+    /// 10).
     ///
     /// Broken: a `send` was answered `not_member`, and yet its message is shown.
     Phantom,
-    /// A device shows a (conversation, seq) once, in increasing order; a log has one entry for each sender and message id (3).
+    /// A device shows a (conversation, seq) once, in increasing order; a log has one entry for each sender
+    /// and message id (3).
     ///
     /// Broken: a device shows g1/4 again after its reconnect.
     ExactlyOnce,
@@ -93,9 +95,11 @@ pub enum Invariant {
     Rights,
     /// The words of a conversation reach nobody but those who may read it (5).
     ///
-    /// Broken: the canary of g1 is in a text of d1-2, or among the bytes sent to somebody who never was in g1.
+    /// Broken: the canary of g1 is in a text of d1-2, or among the bytes sent to somebody who never was in
+    /// g1.
     Leak,
-    /// When faults have stopped, every device is shown all that its user may read, from its start on, in time (6).
+    /// When faults have stopped, every device is shown all that its user may read, from its start on, in time
+    /// (6).
     ///
     /// Broken: g1/9 was acknowledged two minutes before the end, and bob's connected device ends at g1/8.
     Completeness,
@@ -134,8 +138,8 @@ pub fn check(history: &History) -> Verdict {
     findings.verdict()
 }
 
-/// What is still on its way: entries not yet shown, states not yet told. Empty means that waiting longer changes nothing.
-/// A workload asks it instead of sleeping for as long as the bounds allow.
+/// What is still on its way: entries not yet shown, states not yet told. Empty means that waiting longer
+/// changes nothing. A workload asks it instead of sleeping for as long as the bounds allow.
 pub fn unsettled(history: &History) -> Vec<String> {
     let facts = Facts::new(history);
     let mut findings = Findings::default();
@@ -168,7 +172,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Anomalies of one kind that are kept: enough to see a pattern, and a broken run of a million events stays small.
+/// Anomalies of one kind that are kept: enough to see a pattern, and a broken run of a million events stays
+/// small.
 const ANOMALIES_MAX: usize = 100;
 /// Open questions that are kept.
 const QUESTIONS_MAX: usize = 100;

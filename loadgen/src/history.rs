@@ -1,7 +1,9 @@
-//! The record of a run: who asked what and was answered what, what each device was shown, and what was done to the system.
+//! The record of a run: who asked what and was answered what, what each device was shown, and what was done
+//! to the system.
 //!
-//! Times and indexes are the observer's. An invocation is recorded before its request leaves, an outcome after its
-//! reply has come; so what the record calls earlier really was earlier, and what overlapped in it may have happened in any order.
+//! Times and indexes are the observer's. An invocation is recorded before its request leaves, an outcome
+//! after its reply has come; so what the record calls earlier really was earlier, and what overlapped in it
+//! may have happened in any order.
 
 mod file;
 mod recorder;

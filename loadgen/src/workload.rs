@@ -1,7 +1,9 @@
-//! A workload by many users, over the client library and any network. Every request, outcome and delivery is recorded.
+//! A workload by many users, over the client library and any network. Every request, outcome and delivery is
+//! recorded.
 //!
-//! Each user has several sessions; each session is a task that asks for one thing after the other, as its part of the seed says. When a
-//! node is lost the client library reconnects by itself, and what it cannot tell the outcome of is recorded as unknown.
+//! Each user has several sessions; each session is a task that asks for one thing after the other, as its
+//! part of the seed says. When a node is lost the client library reconnects by itself, and what it cannot
+//! tell the outcome of is recorded as unknown.
 
 mod actor;
 mod device;
@@ -53,12 +55,13 @@ struct Shared<N> {
     operations_left: AtomicU64,
 }
 
-/// Carries out a plan against the server at `addresses` (`HOST:PORT` each; a device keeps to one of them), and returns the history with all that the recorder
-/// was told by others meanwhile, such as faults.
+/// Carries out a plan against the server at `addresses` (`HOST:PORT` each; a device keeps to one of them),
+/// and returns the history with all that the recorder was told by others meanwhile, such as faults.
 ///
-/// After the plan's operations, or when `cancel` says that it is enough, it waits until all is quiet, reads what the store shows every
-/// user, and waits until nothing is on its way any more, at most for [`Plan::settle`]. Faults should be over by then.
-/// Its tasks run on the tracker, and end with it. To abandon a run, drop the runtime.
+/// After the plan's operations, or when `cancel` says that it is enough, it waits until all is quiet, reads
+/// what the store shows every user, and waits until nothing is on its way any more, at most for
+/// [`Plan::settle`]. Faults should be over by then. Its tasks run on the tracker, and end with it. To abandon
+/// a run, drop the runtime.
 pub async fn run<N: Net>(
     net: N,
     addresses: &[String],
@@ -137,7 +140,8 @@ impl<N: Net> Shared<N> {
             && self.operations_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
-    /// Makes the users, one after the other, so that their numbers follow their names. Fewer, if it is stopped before.
+    /// Makes the users, one after the other, so that their numbers follow their names. Fewer, if it is
+    /// stopped before.
     async fn register(&self) -> (Vec<Arc<Person>>, Vec<UserId>) {
         let mut rng = Rng::of_part(self.plan.seed, 0);
         let (mut people, mut users) = (Vec::new(), Vec::new());

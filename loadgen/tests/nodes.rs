@@ -1,6 +1,6 @@
 //! The workload against real nodes in this process, and the checker on what comes of it: SPEC.md, section 2.
 
-#![allow(clippy::unwrap_used, reason = "a test that finds nothing fails")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -115,8 +115,13 @@ fn assert_valid(history: &History) {
     }
 }
 
+/// `CHAT_WORKLOAD_RUNS=100` makes more of it, with other seeds.
 #[tokio::test]
 async fn two_nodes_keep_their_promises() {
+    let runs = std::env::var("CHAT_WORKLOAD_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1);
+    for seed in 1_000..999 + runs {
+        assert_valid(&two_nodes(seed).await);
+    }
     let history = two_nodes(1).await;
     assert_valid(&history);
     let count = |which: fn(&What) -> bool| history.events.iter().filter(|event| which(&event.what)).count();
@@ -128,6 +133,7 @@ async fn two_nodes_keep_their_promises() {
     assert!(count(|what| matches!(what, What::Returned { outcome: Outcome::Failed { .. }, .. })) > 0);
     assert!(count(|what| matches!(what, What::Final { .. })) > 6);
     assert_eq!(count(|what| matches!(what, What::FinalLists { .. })), 6);
+    assert!(count(|what| matches!(what, What::Canary { .. })) > 6, "the tap hears");
     assert!(count(|what| matches!(what, What::Ended { .. })) > 6, "devices come and go");
 }
 
@@ -140,7 +146,10 @@ async fn tampering_shows() {
     // One delivery in the middle of a device's is dropped.
     let middle = history.events.iter().enumerate().position(|(at, event)| {
         let What::Entry { device, entry } = &event.what else { return false };
-        let near = |seq: Seq, what: &What| matches!(what, What::Entry { device: d, entry: e } if d == device && e.conv == entry.conv && e.seq == seq);
+        let near = |seq: Seq, what: &What| match what {
+            What::Entry { device: d, entry: e } => d == device && e.conv == entry.conv && e.seq == seq,
+            _ => false,
+        };
         let (before, after) = (&history.events[..at], &history.events[at + 1..]);
         before.iter().any(|event| near(entry.seq.previous(), &event.what))
             && after.iter().any(|event| near(entry.seq.next(), &event.what))
@@ -183,7 +192,8 @@ async fn tampering_shows() {
     assert_eq!(invariants(&tampered), [Invariant::TotalOrder, Invariant::Phantom]);
 }
 
-/// A node that is gone at once, with all its connections, and comes back: the workload goes on, and nothing is lost.
+/// A node that is gone at once, with all its connections, and comes back: the workload goes on, and nothing
+/// is lost.
 #[test]
 fn a_node_crashes_under_load() {
     let runtime = || Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -200,9 +210,7 @@ fn a_node_crashes_under_load() {
         let task = async move {
             run(Tcp, &addresses, plan, recorder, Arc::new(SystemEntropy), tracker, cancel).await
         };
-        // Entered, not awaited: the run goes on while the node is crashed.
-        let _inside = clients.enter();
-        TaskTracker::new().spawn(task)
+        TaskTracker::new().spawn_on(task, clients.handle())
     };
     let more_events = async |count: usize| {
         let target = recorder.len() + count;

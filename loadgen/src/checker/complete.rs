@@ -12,9 +12,10 @@ use crate::history::{DeviceId, Index};
 
 /// [`Invariant::Completeness`], for every device that did not end.
 ///
-/// An entry is due at a device within the bound after the faults stopped, the entry was first heard of, and the device logged in,
-/// whichever is last. Where a device starts is the server's choice, within limits: it was shown something, and then that is the
-/// start; in any case nothing may be left out that no other device of the user had been shown when this one began.
+/// An entry is due at a device within the bound after the faults stopped, the entry was first heard of, and
+/// the device logged in, whichever is last. Where a device starts is the server's choice, within limits: it
+/// was shown something, and then that is the start; in any case nothing may be left out that no other device
+/// of the user had been shown when this one began.
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let Some(healed) = facts.healed else { return };
     let mut devices_of: BTreeMap<UserId, Vec<DeviceId>> = BTreeMap::new();

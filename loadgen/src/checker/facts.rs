@@ -13,7 +13,8 @@ pub(super) struct Facts<'a> {
     pub(super) devices: BTreeMap<DeviceId, Device>,
     /// By invocation.
     pub(super) operations: Vec<Operation<'a>>,
-    /// Operations (places in `operations`) by who asked with which message id: a repetition is another operation.
+    /// Operations (places in `operations`) by who asked with which message id: a repetition is another
+    /// operation.
     pub(super) requests: BTreeMap<(UserId, ClientMsgId), Vec<usize>>,
     pub(super) logs: BTreeMap<ConversationId, Log<'a>>,
     /// What each device was shown, in its order.

@@ -8,7 +8,8 @@ use crate::{
     history::{Index, Outcome, Reply, What},
 };
 
-/// [`Invariant::Leak`]: a token in a text of another conversation, or before somebody who never was a reader of its own.
+/// [`Invariant::Leak`]: a token in a text of another conversation, or before somebody who never was a reader
+/// of its own.
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     for seen in facts.sightings() {
         if let EntryBody::Message { text } = &seen.entry.body {
@@ -31,10 +32,14 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     for (at, event) in facts.events.iter().enumerate() {
-        if let What::Canary { device, conv } = event.what
-            && let Some(user) = facts.user_of(device)
-        {
-            token(facts, conv, user, at, findings);
+        let What::Canary { device, conv } = event.what else { continue };
+        match facts.user_of(device) {
+            Some(user) => token(facts, conv, user, at, findings),
+            None => findings.anomaly(
+                Invariant::Leak,
+                vec![at],
+                format!("words of {conv} reached device {}, which is nobody's", device.0),
+            ),
         }
     }
 }

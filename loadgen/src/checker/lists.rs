@@ -55,7 +55,8 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-/// What the logs say of every user, and the logs that say nothing certain: they have holes, or went on when lists were read already.
+/// What the logs say of every user, and the logs that say nothing certain: they have holes, or went on when
+/// lists were read already.
 fn expected(
     facts: &Facts<'_>,
     until: Index,

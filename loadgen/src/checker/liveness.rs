@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{Findings, Invariant, facts::Facts};
 use crate::history::Outcome;
 
-/// [`Invariant::Liveness`]: what is asked once the faults have been over for long enough has a final answer in time.
+/// [`Invariant::Liveness`]: what is asked once the faults have been over for long enough has a final answer
+/// in time.
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let Some(healed) = facts.healed else { return };
     // A system that nothing was done to has nothing to recover from.

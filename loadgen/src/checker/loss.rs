@@ -40,7 +40,8 @@ fn at_the_end(
     let slot = log.and_then(|log| log.slots.get(&seq));
     match slot {
         Some(slot) if slot.entry.from == user && Some(slot.entry.mid) == operation.call.mid() => {
-            // Whoever sent it reads it at the end, unless it should not be there: that is another invariant's.
+            // Whoever sent it reads it at the end, unless it should not be there: that is another
+            // invariant's.
             let readable = log.is_some_and(|log| log.may_read(user, seq));
             let last = facts.finals.get(&(conv, user)).filter(|last| readable && last.at > at);
             if let Some(last) = last.filter(|last| find(last.entries, seq).is_none()) {
@@ -105,7 +106,7 @@ fn in_page(log: &Log<'_>, conv: ConversationId, user: UserId, page: &Page<'_>, f
             findings.anomaly(
                 Invariant::AcknowledgedLoss,
                 vec![acknowledged_at, page.asked, page.at],
-                format!("user {user} read {conv} and was not shown {expected}, though {highest} had been acknowledged"),
+                format!("user {user} read {conv} without {expected}, though {highest} had been acknowledged"),
             );
         }
     }

@@ -2,7 +2,8 @@
 
 use super::{Findings, Invariant, facts::Facts};
 
-/// [`Invariant::Membership`]. Of a log with holes the periods are not known; the holes are reported elsewhere.
+/// [`Invariant::Membership`]. Of a log with holes the periods are not known; the holes are reported
+/// elsewhere.
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     for seen in facts.sightings() {
         let (conv, seq) = (seen.entry.conv, seen.entry.seq);

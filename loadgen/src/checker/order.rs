@@ -33,7 +33,8 @@ fn total_order(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-/// [`Invariant::NoGaps`], of a log: a hole below something that was seen, which a final reader should have been shown.
+/// [`Invariant::NoGaps`], of a log: a hole below something that was seen, which a final reader should have
+/// been shown.
 fn gaps(facts: &Facts<'_>, conv: ConversationId, log: &Log<'_>, findings: &mut Findings) {
     let mut expected = Seq(1);
     for (seq, slot) in &log.slots {
@@ -80,7 +81,8 @@ fn skipped(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-/// [`Invariant::RealTimeOrder`]. A request counts from its first invocation, whatever repetition was answered.
+/// [`Invariant::RealTimeOrder`]. A request counts from its first invocation, whatever repetition was
+/// answered.
 fn real_time(facts: &Facts<'_>, findings: &mut Findings) {
     for ((user, mid), places) in &facts.requests {
         let Some(first) = places.first().map(|place| &facts.operations[*place]) else { continue };

@@ -2,72 +2,103 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{UserId, message::PresenceState};
+use protocol::{
+    UserId,
+    message::{Friend, MemberInfo, PresenceState},
+};
 
 use super::{Findings, Invariant, facts::Facts};
 use crate::history::{DeviceId, Index, Outcome, Reply, What};
 
-/// [`Invariant::Presence`]: of each watched user, the last that a device was told.
+/// [`Invariant::Presence`], for everything that a device was told of anybody.
 ///
-/// The truth is what the devices themselves know: whether one of the user's has a session that lives. It needs the bound to become
-/// known after it has changed, and so does everything after the faults have stopped.
+/// The truth is what the devices themselves know: whether one of the user's has a session that lives. It
+/// needs the bound to become known after it has changed, and so does everything after the faults have
+/// stopped. What was told earlier may be wrong; but if it is the last that a device knows of a friend, the
+/// history should have gone on.
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let Some(healed) = facts.healed else { return };
     let truths = truths(facts);
-    for ((device, user), (at, state)) in last_told(facts) {
-        let Some(changes) = truths.get(&user) else { continue };
-        let agrees = |online: bool| match state {
+    let mut doubtful: BTreeMap<(DeviceId, UserId), String> = BTreeMap::new();
+    let mut judge = |device: DeviceId, user: UserId, at: Index, state: PresenceState| {
+        let changes = truths.get(&user)?;
+        let changes = &changes[..changes.partition_point(|(change, _)| *change < at)];
+        let (changed, online) = changes.last().copied().unwrap_or((0, false));
+        let agrees = match state {
             PresenceState::Online => online,
             PresenceState::Offline => !online,
             PresenceState::Unknown => !facts.bounds.presence_is_shared,
         };
-        let before = &changes[..changes.partition_point(|(change, _)| *change < at)];
-        let (changed, online) = before.last().copied().unwrap_or((0, false));
-        // A node can tell of a login before the device that logs in has its reply: what is true in the end is no lie either.
-        if agrees(online) || changes.last().is_some_and(|(_, online)| agrees(*online)) {
-            continue;
+        if agrees {
+            return None;
         }
         let detail = format!("device {} was told that user {user} is {state:?}", device.0);
-        let due = healed.max(facts.time(changed)) + facts.bounds.presence;
-        if facts.time(at) > due {
+        if facts.time(at) > healed.max(facts.time(changed)) + facts.bounds.presence {
             findings.anomaly(Invariant::Presence, vec![changed, at], detail);
-        } else {
-            findings.pending(detail);
+            return None;
         }
+        Some(detail)
+    };
+    for (at, told) in told(facts) {
+        match told {
+            Told::Push { device, user, state } => {
+                let doubt = judge(device, user, at, state);
+                set(&mut doubtful, (device, user), doubt);
+            }
+            Told::List(device, friends) => {
+                // Of whoever is no friend any more nothing is told.
+                doubtful.retain(|(of, _), _| *of != device);
+                for friend in friends.iter().filter(|friend| friend.friend) {
+                    let doubt = judge(device, friend.user, at, friend.state);
+                    set(&mut doubtful, (device, friend.user), doubt);
+                }
+            }
+            Told::Members(device, members) => {
+                for member in members {
+                    // Asked once, never told again: what is not yet certain stays so.
+                    judge(device, member.user, at, member.state);
+                }
+            }
+        }
+    }
+    doubtful.retain(|(device, _), _| facts.devices.get(device).is_some_and(|device| device.ended.is_none()));
+    doubtful.into_values().for_each(|doubt| findings.pending(doubt));
+}
+
+fn set(doubtful: &mut BTreeMap<(DeviceId, UserId), String>, of: (DeviceId, UserId), doubt: Option<String>) {
+    match doubt {
+        Some(doubt) => drop(doubtful.insert(of, doubt)),
+        None => drop(doubtful.remove(&of)),
     }
 }
 
-/// What each device was told last of each user.
-fn last_told(facts: &Facts<'_>) -> BTreeMap<(DeviceId, UserId), (Index, PresenceState)> {
-    let mut told = BTreeMap::new();
-    let mut tell = |device, user, at, state| {
-        let last = told.entry((device, user)).or_insert((at, state));
-        if at >= last.0 {
-            *last = (at, state);
-        }
-    };
-    for (at, event) in facts.events.iter().enumerate() {
-        if let What::Presence { device, user, state } = event.what {
-            tell(device, user, at, state);
-        }
-    }
-    for operation in &facts.operations {
-        let Some((at, Outcome::Ok { reply })) = operation.returned else { continue };
-        match reply {
-            Reply::Friends { friends } => {
-                for friend in friends.iter().filter(|friend| friend.friend) {
-                    tell(operation.device, friend.user, at, friend.state);
-                }
+/// How a device hears of states.
+enum Told<'a> {
+    Push { device: DeviceId, user: UserId, state: PresenceState },
+    List(DeviceId, &'a [Friend]),
+    Members(DeviceId, &'a [MemberInfo]),
+}
+
+/// What devices were told, in the order of the events.
+fn told<'a>(facts: &Facts<'a>) -> Vec<(Index, Told<'a>)> {
+    let mut all: Vec<_> = facts
+        .operations
+        .iter()
+        .filter_map(|operation| {
+            let (at, Outcome::Ok { reply }) = operation.returned? else { return None };
+            match reply {
+                Reply::Friends { friends } => Some((at, Told::List(operation.device, friends))),
+                Reply::Members { members } => Some((at, Told::Members(operation.device, members))),
+                _ => None,
             }
-            Reply::Members { members } => {
-                members.iter().for_each(|member| tell(operation.device, member.user, at, member.state));
-            }
-            _ => {}
-        }
-    }
-    // What a device was told that is gone helps nobody.
-    told.retain(|(device, _), _| facts.devices.get(device).is_some_and(|device| device.ended.is_none()));
-    told
+        })
+        .collect();
+    all.extend(facts.events.iter().enumerate().filter_map(|(at, event)| match event.what {
+        What::Presence { device, user, state } => Some((at, Told::Push { device, user, state })),
+        _ => None,
+    }));
+    all.sort_by_key(|(at, _)| *at);
+    all
 }
 
 /// Whether each user is online: changes, in their order.

@@ -1,4 +1,5 @@
-//! Rights: what the log before an entry allows. Written anew from SPEC.md, so that it does not share the server's mistakes.
+//! Rights: what the log before an entry allows. Written anew from SPEC.md, so that it does not share the
+//! server's mistakes.
 
 use std::collections::BTreeSet;
 

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{Bounds, Call, DeviceId, Event, History, OperationId, Outcome, What};
 
-/// A history in the making. Cheap to clone: all clones write to the same one. It grows with the run and is not bounded
-/// otherwise; a run is.
+/// A history in the making. Cheap to clone: all clones write to the same one. It grows with the run and is
+/// not bounded otherwise; a run is.
 #[derive(Debug, Clone)]
 pub struct Recorder(Arc<Shared>);
 

@@ -61,7 +61,8 @@ impl<N: Net> Actor<N> {
         self
     }
 
-    /// Sees to it that there is a device with a session; gives up when the workload is told to stop, or at the time given.
+    /// Sees to it that there is a device with a session; gives up when the workload is told to stop, or at
+    /// the time given.
     pub(super) async fn log_in(&mut self, until: Option<Instant>) -> bool {
         loop {
             if let Some(device) = self.device.take() {
@@ -160,7 +161,11 @@ impl<N: Net> Actor<N> {
                 }
             }
             Step::Quit | Step::DeleteGroup => {
-                let Some(group) = self.some_group() else { return };
+                let group = match step {
+                    Step::Quit => self.some_group(),
+                    _ => self.own_group(),
+                };
+                let Some(group) = group else { return };
                 let target = GroupTarget { mid, group };
                 self.act(match step {
                     Step::Quit => Request::Quit(target),
@@ -170,7 +175,7 @@ impl<N: Net> Actor<N> {
             }
             Step::RemoveMember => {
                 let user = self.rng.pick(&self.shared.people.users).copied();
-                if let (Some(group), Some(user)) = (self.some_group(), user) {
+                if let (Some(group), Some(user)) = (self.own_group(), user) {
                     self.act(Request::RemoveMember(RemoveMember { mid, group, user })).await;
                 }
             }
@@ -221,8 +226,13 @@ impl<N: Net> Actor<N> {
         Some(Request::Send(Send { mid: self.mid(), conv, text: canary::text(conv, &unique) }))
     }
 
-    /// Mostly where the user is at home; sometimes elsewhere, to be refused.
+    /// Mostly where the user is at home, at once where rights have changed; sometimes elsewhere, to be refused.
     fn somewhere(&mut self) -> Option<ConversationId> {
+        if self.rng.chance(1, 2)
+            && let Some(conv) = self.person.take_hot()
+        {
+            return Some(conv);
+        }
         if self.rng.chance(9, 10)
             && let Some(conv) = self.person.any_conv(&mut self.rng)
         {
@@ -233,6 +243,14 @@ impl<N: Net> Actor<N> {
         }
         let peer = *self.rng.pick(&self.shared.people.users)?;
         ConversationId::direct(self.user, peer)
+    }
+
+    /// For what only its creator may do: mostly they do it.
+    fn own_group(&mut self) -> Option<GroupId> {
+        match self.rng.chance(3, 4) {
+            true => self.person.own_group(&mut self.rng),
+            false => self.some_group(),
+        }
     }
 
     fn some_group(&mut self) -> Option<GroupId> {
@@ -253,7 +271,7 @@ fn took_place<N>(shared: &Shared<N>, person: &Person, user: UserId, request: &Re
     match (request, reply) {
         (_, Reply::GroupCreated { group, .. }) => {
             shared.people.add_group(*group);
-            person.met(ConversationId::group(*group));
+            person.created(*group);
         }
         (Request::Join(join), _) => person.met(ConversationId::group(join.group)),
         (Request::Befriend(target) | Request::Block(target), _) => {

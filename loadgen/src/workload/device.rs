@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use client::{Client, Event, Events, RequestError};
-use protocol::{Entropy, Net, Request, UserId};
+use protocol::{Entropy, EntryBody, Net, Request, UserId};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::people::Person;
-use crate::history::{Call, DeviceId, Outcome, Recorder, Reply, What};
+use crate::{
+    history::{Call, DeviceId, Outcome, Recorder, Reply, What},
+    tap::Tap,
+};
 
 /// A running client. Every request through it is recorded.
 pub(super) struct Device {
@@ -36,7 +39,8 @@ pub(super) struct Surroundings<'a, N> {
 }
 
 impl Device {
-    /// Starts a device of a user; nobody's, if it is only to register. `confirms`: whether it says what it has shown.
+    /// Starts a device of a user; nobody's, if it is only to register. `confirms`: whether it says what it
+    /// has shown.
     pub(super) fn start<N: Net>(
         of: Option<(&Arc<Person>, UserId)>,
         address: &str,
@@ -47,7 +51,7 @@ impl Device {
         let id = recorder.fresh_device();
         recorder.record(What::Started { device: id, user: of.map(|(_, user)| user) });
         let (client, events) = Client::start(
-            around.net.clone(),
+            Tap::new(around.net.clone(), id, recorder.clone()),
             address,
             around.config.clone(),
             Arc::clone(around.entropy),
@@ -96,6 +100,9 @@ async fn listen(
                 let (conv, seq) = (entry.conv, entry.seq);
                 if let Some(person) = &person {
                     person.met(conv);
+                    if !matches!(entry.body, EntryBody::Message { .. } | EntryBody::Opened { .. }) {
+                        person.saw_change(conv);
+                    }
                 }
                 recorder.record(What::Entry { device, entry: Box::new(entry) });
                 if confirms {

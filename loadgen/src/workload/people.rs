@@ -30,6 +30,10 @@ pub(super) struct Person {
 struct Knows {
     /// Conversations that a device of theirs was shown something of, or that a reply named.
     convs: BTreeSet<ConversationId>,
+    /// Where rights have just changed: the place to try what is or is no longer allowed.
+    hot: Option<ConversationId>,
+    /// Groups that they created.
+    own: Vec<GroupId>,
     /// What they asked for and may repeat.
     recent: VecDeque<Request>,
 }
@@ -68,6 +72,30 @@ impl Person {
     /// The user has to do with a conversation.
     pub(super) fn met(&self, conv: ConversationId) {
         self.knows().convs.insert(conv);
+    }
+
+    /// Rights have changed in a conversation.
+    pub(super) fn saw_change(&self, conv: ConversationId) {
+        self.knows().hot = Some(conv);
+    }
+
+    /// Where rights have changed since this was asked last.
+    pub(super) fn take_hot(&self) -> Option<ConversationId> {
+        self.knows().hot.take()
+    }
+
+    /// The user has created a group.
+    pub(super) fn created(&self, group: GroupId) {
+        let mut knows = self.knows();
+        knows.convs.insert(ConversationId::group(group));
+        if !knows.own.contains(&group) {
+            knows.own.push(group);
+        }
+    }
+
+    /// A group of the user's own.
+    pub(super) fn own_group(&self, rng: &mut Rng) -> Option<GroupId> {
+        rng.pick(&self.knows().own).copied()
     }
 
     pub(super) fn convs(&self) -> Vec<ConversationId> {

@@ -18,7 +18,8 @@ pub struct Plan {
     pub users: usize,
     /// Sessions of each user, kept up at the same time.
     pub sessions: usize,
-    /// Operations of all users together, after each has found its first friend and group. [`u64::MAX`]: until stopped.
+    /// Operations of all users together, after each has found its first friend and group. [`u64::MAX`]: until
+    /// stopped.
     pub operations: u64,
     /// The mean pause of a session between two operations: none, as fast as the answers come.
     #[serde(with = "micros")]
@@ -31,12 +32,12 @@ pub struct Plan {
     /// The longest pause of a client between two attempts to connect.
     #[serde(with = "micros")]
     pub backoff_max: Duration,
-    /// After the last operation: no delivery for so long is taken for the end of the deliveries. Too short, and
-    /// the final readers read too early, which the checker notices.
+    /// After the last operation: no delivery for so long is taken for the end of the deliveries. Too short,
+    /// and the final readers read too early, which the checker notices.
     #[serde(with = "micros")]
     pub quiet: Duration,
-    /// After the last operation: how long to wait at most until all is delivered, told and read. To be longer than the
-    /// bounds that the history is judged by.
+    /// After the last operation: how long to wait at most until all is delivered, told and read. To be longer
+    /// than the bounds that the history is judged by.
     #[serde(with = "micros")]
     pub settle: Duration,
 }
@@ -120,7 +121,7 @@ impl Default for Mix {
             join: 8,
             quit: 2,
             delete_group: 1,
-            remove_member: 2,
+            remove_member: 3,
             reconnect: 4,
         }
     }

@@ -16,6 +16,8 @@ use crate::{
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Between two attempts to read.
 const READ_PAUSE: Duration = Duration::from_millis(200);
+/// One user in so many goes before the others.
+const GOING: usize = 3;
 /// The longest page there is.
 const PAGE: u32 = 100;
 
@@ -41,13 +43,23 @@ pub(super) async fn settle<N: Net>(actors: &mut [Actor<N>], recorder: &Recorder)
         }
     }
 
+    converge(actors, recorder, until).await;
+    // Some go, so that the others have an absence to be told of.
+    for actor in actors.iter_mut().filter(|actor| actor.place.0 % GOING == GOING - 1) {
+        if let Some(device) = actor.device.take() {
+            device.close().await;
+        }
+    }
+    converge(actors, recorder, Instant::now() + shared.plan.settle).await;
+}
+
+/// Waits until every device was shown what there is and told who is online.
+async fn converge<N: Net>(actors: &[Actor<N>], recorder: &Recorder, until: Instant) {
     let (mut pause, longest) = LOOKS;
     loop {
         // Who is online is told to whoever asks.
-        for actor in actors.iter() {
-            if let Some(device) = &actor.device {
-                device.asker.friends().await;
-            }
+        for device in actors.iter().filter_map(|actor| actor.device.as_ref()) {
+            device.asker.friends().await;
         }
         if recorder.look(checker::unsettled).is_empty() || Instant::now() >= until {
             return;
@@ -105,7 +117,8 @@ async fn read_all(asker: Asker, person: Arc<Person>, user: UserId, recorder: Rec
     }
 }
 
-/// Reads a log from its end to its beginning. A log that is refused is one without entries: whoever was shown some of it will wonder.
+/// Reads a log from its end to its beginning. A log that is refused is one without entries: whoever was shown
+/// some of it will wonder.
 async fn read(asker: &Asker, user: UserId, conv: ConversationId, recorder: &Recorder) -> Result<(), ()> {
     let (mut pages, mut before): (Vec<Vec<Entry>>, _) = (Vec::new(), None);
     loop {
