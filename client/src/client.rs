@@ -8,9 +8,9 @@ use std::{
 use protocol::{
     ClientMsgId, ConversationId, Entropy, GroupId, Net, Request, Seq, Token, UserId,
     message::{
-        Appended, CreateGroup, Cursors, Friend, GroupCreated, GroupInfo, GroupTarget, History, HistoryPage,
-        LoggedIn, Login, MemberInfo, Members, Page, Password, Register, Registered, RemoveMember, Resume,
-        Send, UserTarget,
+        Appended, ChangePassword, CreateGroup, Cursors, Friend, GroupCreated, GroupInfo, GroupTarget,
+        History, HistoryPage, LoggedIn, Login, MemberInfo, Members, Page, Password, Register, Registered,
+        RemoveMember, Resume, Send, UserTarget,
     },
 };
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -154,6 +154,15 @@ impl Client {
             Reply::LoggedIn(reply) => Ok(reply),
             _ => Err(RequestError::Unknown),
         }
+    }
+
+    /// Changes the user's password. Every other session of the user ends; this one goes on.
+    ///
+    /// # Errors
+    /// As for [`Self::request`].
+    pub async fn change_password(&self, old: &str, new: &str) -> Result<Appended, RequestError> {
+        let (mid, old, new) = (self.fresh_mid(), Password(old.into()), Password(new.into()));
+        self.append(Request::Passwd(ChangePassword { mid, old, new })).await
     }
 
     /// Confirms what was shown, ends the session, and then the client.

@@ -8,7 +8,7 @@
 //! - `client`: the handles that an application holds
 //! - `config`: limits and timeouts
 //! - `connection`: the task that drives the machine over a [`protocol::Net`]
-//! - `session`: the machine, without I/O, clock or randomness; below it the requests in flight, the logs' cursors
+//! - [`session`]: the machine, without I/O, clock or randomness, for shells of one's own; below it the requests in flight, the logs' cursors
 //!   and the pauses between attempts
 //! - `event`, `reply`, `error`: what comes out
 //!
@@ -21,7 +21,7 @@ mod connection;
 mod error;
 mod event;
 mod reply;
-mod session;
+pub mod session;
 
 pub use client::{Client, Events};
 pub use config::Config;

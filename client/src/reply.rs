@@ -50,6 +50,7 @@ impl Reply {
             | Request::Quit(_)
             | Request::DeleteGroup(_)
             | Request::RemoveMember(_)
+            | Request::Passwd(_)
             | Request::Send(_) => Self::Appended(from_str(ok)?),
             Request::CreateGroup(_) => Self::GroupCreated(from_str(ok)?),
             Request::Friends(_) => Self::Friends(from_str(ok)?),

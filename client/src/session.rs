@@ -1,7 +1,8 @@
 //! The client's side of the protocol as a machine: inputs and a time in, lines and events out.
 //!
 //! It owns the requests without a final answer, the session's token and the cursors, over any number of connections one
-//! after the other. The shell in `connection` tells it what happens and does what it says.
+//! after the other. A shell tells it what happens and does what it says: the one in `connection` for applications, and the
+//! load generator's, which holds thousands of them.
 
 mod backoff;
 mod incoming;
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// The time since the client started.
-pub(crate) type Elapsed = Duration;
+pub type Elapsed = Duration;
 
 /// The id of every `ping`.
 const PING: RequestId = 0;
@@ -51,8 +52,11 @@ const IDLE_TIMEOUT_MIN: Duration = Duration::from_millis(300);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// The machine. `K` is what a caller knows a request by.
+///
+/// After every input the shell takes all outputs: outcomes, events, [`Self::hang_up`], the bytes of [`Self::outgoing`], and
+/// the time of [`Self::deadline`].
 #[derive(Debug)]
-pub(crate) struct Session<K> {
+pub struct Session<K> {
     config: Config,
     jitter: Jitter,
     limits: Limits,
@@ -82,6 +86,8 @@ pub(crate) struct Session<K> {
     ack_at: Option<Elapsed>,
     /// Whether the shell takes what the server sends.
     reading: bool,
+    /// Entries dropped because they were received or surfaced before.
+    duplicates: u64,
 }
 
 /// Where the connection stands.
@@ -118,7 +124,7 @@ struct Identity {
 
 impl<K> Session<K> {
     /// A machine without a connection, which wants one at once.
-    pub(crate) fn new(config: Config, seed: u64) -> Self {
+    pub fn new(config: Config, seed: u64) -> Self {
         Self {
             config,
             jitter: Jitter::new(seed),
@@ -142,13 +148,14 @@ impl<K> Session<K> {
             ping_sent: false,
             ack_at: None,
             reading: true,
+            duplicates: 0,
         }
     }
 
     // Inputs.
 
     /// A connection is there.
-    pub(crate) fn connected(&mut self, now: Elapsed) {
+    pub fn connected(&mut self, now: Elapsed) {
         self.link = Link::Greeting;
         self.limits = Limits::default();
         self.hang_up = None;
@@ -160,7 +167,7 @@ impl<K> Session<K> {
     }
 
     /// The connection is gone, or did not come about.
-    pub(crate) fn disconnected(&mut self, now: Elapsed, reason: DisconnectReason) {
+    pub fn disconnected(&mut self, now: Elapsed, reason: DisconnectReason) {
         let was = mem::replace(&mut self.link, Link::Down);
         self.hang_up = None;
         self.outgoing = Vec::new();
@@ -188,7 +195,7 @@ impl<K> Session<K> {
     }
 
     /// A line has arrived.
-    pub(crate) fn line(&mut self, now: Elapsed, line: &[u8]) {
+    pub fn line(&mut self, now: Elapsed, line: &[u8]) {
         if self.hang_up.is_some() || matches!(self.link, Link::Down) {
             return;
         }
@@ -210,12 +217,12 @@ impl<K> Session<K> {
     }
 
     /// A line longer than agreed has arrived.
-    pub(crate) fn line_too_long(&mut self) {
+    pub fn line_too_long(&mut self) {
         self.fail("a line is too long");
     }
 
     /// The application asks for something; the outcome comes out under `key`.
-    pub(crate) fn ask(&mut self, now: Elapsed, request: Request, key: K) {
+    pub fn ask(&mut self, now: Elapsed, request: Request, key: K) {
         if self.over {
             self.done.push_back((key, Err(RequestError::Closed)));
         } else if let Err(key) = self.requests.add(now, &self.config, request, key) {
@@ -226,14 +233,14 @@ impl<K> Session<K> {
     }
 
     /// The application has shown a conversation up to `seq`.
-    pub(crate) fn shown(&mut self, now: Elapsed, conv: ConversationId, seq: Seq) {
+    pub fn shown(&mut self, now: Elapsed, conv: ConversationId, seq: Seq) {
         if self.logs.show(conv, seq) {
             self.ack_at.get_or_insert(now.saturating_add(self.config.confirm_after));
         }
     }
 
     /// The shell takes what the server sends, or has stopped doing so because nobody takes the events.
-    pub(crate) fn reading(&mut self, now: Elapsed, reading: bool) {
+    pub fn reading(&mut self, now: Elapsed, reading: bool) {
         if reading && !self.reading && self.waiting_since.is_some() {
             // The silence was ours.
             self.waiting_since = Some(now);
@@ -242,7 +249,7 @@ impl<K> Session<K> {
     }
 
     /// Time has passed.
-    pub(crate) fn tick(&mut self, now: Elapsed) {
+    pub fn tick(&mut self, now: Elapsed) {
         while let Some(id) = self.requests.expired(now) {
             self.give_up(id);
         }
@@ -261,7 +268,7 @@ impl<K> Session<K> {
     }
 
     /// The client ends: every request gets its outcome.
-    pub(crate) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         self.over = true;
         for id in self.requests.ids(|_| true) {
             self.give_up(id);
@@ -271,12 +278,12 @@ impl<K> Session<K> {
     // Outputs.
 
     /// Bytes to be written.
-    pub(crate) fn outgoing(&self) -> &[u8] {
+    pub fn outgoing(&self) -> &[u8] {
         &self.outgoing
     }
 
     /// So many of them were.
-    pub(crate) fn written(&mut self, now: Elapsed, bytes: usize) {
+    pub fn written(&mut self, now: Elapsed, bytes: usize) {
         self.outgoing.drain(..bytes);
         if self.outgoing.is_empty() {
             // An idle client holds no memory for them.
@@ -286,48 +293,58 @@ impl<K> Session<K> {
     }
 
     /// Takes an event.
-    pub(crate) fn next_event(&mut self) -> Option<Event> {
+    pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
     /// Puts back an event that nobody could take.
-    pub(crate) fn untake(&mut self, event: Event) {
+    pub fn untake(&mut self, event: Event) {
         self.events.push_front(event);
     }
 
     /// Whether there are events.
-    pub(crate) fn has_events(&self) -> bool {
+    pub fn has_events(&self) -> bool {
         !self.events.is_empty()
     }
 
     /// Takes a request's outcome.
-    pub(crate) fn next_done(&mut self) -> Option<(K, Result<Reply, RequestError>)> {
+    pub fn next_done(&mut self) -> Option<(K, Result<Reply, RequestError>)> {
         self.done.pop_front()
     }
 
     /// Whether the shell is to drop the connection, and the reason to give to [`Self::disconnected`].
-    pub(crate) fn hang_up(&mut self) -> Option<DisconnectReason> {
+    pub fn hang_up(&mut self) -> Option<DisconnectReason> {
         self.hang_up.take()
     }
 
     /// When to dial, if there is no connection and one is wanted.
-    pub(crate) fn dial_at(&self) -> Option<Elapsed> {
+    pub fn dial_at(&self) -> Option<Elapsed> {
         (matches!(self.link, Link::Down) && self.wants_connection()).then_some(self.dial_at)
     }
 
     /// When to call [`Self::tick`] at the latest.
-    pub(crate) fn deadline(&self) -> Option<Elapsed> {
+    pub fn deadline(&self) -> Option<Elapsed> {
         let ack = if matches!(self.link, Link::Active) { self.ack_at } else { None };
         [ack, self.requests.deadline(), self.link_deadline(), self.ping_at()].into_iter().flatten().min()
     }
 
     /// Whether the client has ended.
-    pub(crate) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.over
     }
 
+    /// Whether there is a session on the present connection.
+    pub fn is_active(&self) -> bool {
+        matches!(self.link, Link::Active)
+    }
+
+    /// How many entries were dropped because they had been received or surfaced before. On one connection the server sends none.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
     /// The longest line to take from the server.
-    pub(crate) fn line_bytes_max(&self) -> usize {
+    pub fn line_bytes_max(&self) -> usize {
         self.limits.server_frame_bytes_max.clamp(1024, SERVER_FRAME_BYTES_CAP)
     }
 

@@ -6,11 +6,13 @@
 
 mod complete;
 mod facts;
+mod hint;
 mod leak;
 mod lists;
 mod liveness;
 mod loss;
 mod membership;
+mod memory;
 mod once;
 mod order;
 mod phantom;
@@ -27,6 +29,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use self::facts::Facts;
+pub use self::hint::{Comparison, compare};
 use crate::history::{History, Index};
 
 /// What a history says of the system.
@@ -115,6 +118,15 @@ pub enum Invariant {
     ///
     /// Broken: g1 was deleted, and alice's list has it.
     Lists,
+    /// No node ever holds more than its limits say (9).
+    ///
+    /// Broken: node 2 holds 65 entries ahead of a gap, and 64 is the bound.
+    BoundedMemory,
+    /// A run with every hint dropped ends in the same state as one with all of them (7). Two histories are
+    /// needed to tell: [`compare`].
+    ///
+    /// Broken: g1 ends with "x" at 5; without hints it ends at 4, and the `send` of "x" was refused.
+    RelayIsAHint,
 }
 
 /// Judges a history.
@@ -135,6 +147,7 @@ pub fn check(history: &History) -> Verdict {
     presence::check(&facts, &mut findings);
     liveness::check(&facts, &mut findings);
     lists::check(&facts, &mut findings);
+    memory::check(&facts, &mut findings);
     findings.verdict()
 }
 

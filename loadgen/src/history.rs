@@ -98,6 +98,11 @@ pub enum What {
         /// Which.
         device: DeviceId,
     },
+    /// A device was gone at once. What it had asked has no outcome that anybody saw.
+    Crashed {
+        /// Which.
+        device: DeviceId,
+    },
     /// A server has greeted the device.
     Connected {
         /// Which.
@@ -178,6 +183,17 @@ pub enum What {
     },
     /// No fault is at work from here on.
     Healed,
+    /// How much of something a node held.
+    Memory {
+        /// Which node.
+        node: String,
+        /// Of what.
+        gauge: String,
+        /// How much.
+        amount: u64,
+        /// How much it may be.
+        bound: u64,
+    },
     /// What the store shows a user of a conversation at the end, read to its beginning.
     Final {
         /// Who read.

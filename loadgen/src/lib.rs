@@ -6,18 +6,20 @@
 //!
 //! - [`history`]: what is recorded, and its file
 //! - [`checker`]: the invariants, a file each
-//! - [`workload`]: the users, a value ([`workload::Plan`]) and a seed
+//! - [`workload`]: the users, a value ([`workload::Plan`]) and a seed, or a list ([`workload::script`])
 //! - [`canary`]: the token that every text carries, by which a leak is recognised
 //! - [`tap`]: what looks for that token in every byte that a device receives
 //! - [`rng`]: the seeded generator
+//! - [`load`]: chatload, the load generator
 
 pub mod canary;
 pub mod checker;
 pub mod history;
+pub mod load;
 pub mod rng;
 pub mod tap;
 pub mod workload;
 
-pub use checker::{Anomaly, Invariant, Verdict, check};
+pub use checker::{Anomaly, Comparison, Invariant, Verdict, check, compare};
 pub use history::{History, Recorder};
-pub use workload::{Plan, run};
+pub use workload::{Plan, Signals, Workload, run};

@@ -2,12 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use loadgen::{
     History, Invariant, Plan, Recorder, Verdict, check,
-    history::{Bounds, Outcome, Reply, What},
+    history::{Bounds, Call, Outcome, Reply, What},
     run,
+    workload::Mix,
 };
 use protocol::{
     Net as _, Seq, Tcp,
@@ -137,6 +138,50 @@ async fn two_nodes_keep_their_promises() {
     assert!(count(|what| matches!(what, What::Ended { .. })) > 6, "devices come and go");
 }
 
+/// All in one group, each session at its node.
+#[tokio::test]
+async fn a_crowd_talks_in_one_group() {
+    let cluster = Cluster::new();
+    let (one, first) = cluster.node("127.0.0.1:0").await;
+    let (two, second) = cluster.node("127.0.0.1:0").await;
+    let (recorder, enough) = (Recorder::new(Bounds::default()), CancellationToken::new());
+    let mix = Mix { send: 1, burst: 1, ..Mix::NONE };
+    let plan = Plan { crowd: true, in_turn: true, users: 5, sessions: 2, mix, ..plan(4, u64::MAX) };
+    let tracker = TaskTracker::new();
+    let running = tracker.spawn({
+        let (recorder, enough, tracker) = (recorder.clone(), enough.clone(), tracker.clone());
+        let addresses = [first, second];
+        async move { run(Tcp, &addresses, plan, recorder, Arc::new(SystemEntropy), tracker, enough).await }
+    });
+    let all = async {
+        while recorder.len() < 3000 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, all).await.expect("the workload is under way");
+    for node in [one, two] {
+        assert_eq!(node.node().registry.session_count(), 5, "one session of each user");
+    }
+    enough.cancel();
+    let history = timeout(PATIENCE, running).await.expect("the run ends in time").unwrap();
+    assert_valid(&history);
+    let convs: BTreeSet<_> = history
+        .events
+        .iter()
+        .filter_map(|event| match &event.what {
+            What::Invoked { call: Call::Send { conv, .. }, .. } => Some(*conv),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(convs.len(), 1, "{convs:?}");
+    assert!(
+        history
+            .events
+            .iter()
+            .all(|event| { !matches!(event.what, What::Returned { outcome: Outcome::Failed { .. }, .. }) })
+    );
+}
+
 /// What the checker says when the record of a run is tampered with.
 #[tokio::test]
 async fn tampering_shows() {
@@ -199,7 +244,7 @@ fn a_node_crashes_under_load() {
     let runtime = || Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (clients, lasting, doomed): (Runtime, Runtime, Runtime) = (runtime(), runtime(), runtime());
     let cluster = Cluster::new();
-    let (_one, first) = lasting.block_on(cluster.node("127.0.0.1:0"));
+    let (one, first) = lasting.block_on(cluster.node("127.0.0.1:0"));
     let (two, second) = doomed.block_on(cluster.node("127.0.0.1:0"));
     let addresses = [first, second.clone()];
     let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
@@ -220,21 +265,48 @@ fn a_node_crashes_under_load() {
     };
     clients
         .block_on(async { timeout(PATIENCE, more_events(1000)).await.expect("the workload is under way") });
+    let served = clients.block_on(async {
+        let enough = async {
+            loop {
+                let served = two.node().registry.session_count();
+                if served >= 3 {
+                    return served;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, enough).await.expect("node 2 has sessions")
+    });
     recorder.fault_began("node 2 crashed");
     drop(two);
     doomed.shutdown_background();
     clients.block_on(async { timeout(PATIENCE, more_events(300)).await.expect("it goes on with one node") });
     let revived = runtime();
-    let (_three, _) = revived.block_on(cluster.node(&second));
+    let (three, _) = revived.block_on(cluster.node(&second));
     recorder.fault_ended("node 2 crashed");
     recorder.healed();
     let history = clients.block_on(async {
         timeout(PATIENCE, more_events(1000)).await.expect("it goes on with both");
+        // Not before a session has come back: who is told to stop does not wait for its device.
+        let resumed =
+            |history: &History| history.events.iter().any(|event| matches!(event.what, What::Resumed { .. }));
+        let back = async {
+            while !recorder.look(resumed) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(PATIENCE, back).await.is_err() {
+            let counts = [&one, &three].map(|node| node.node().registry.session_count());
+            let last = recorder.look(|history| {
+                let last = history.events.iter().rev().take(50);
+                last.map(|event| format!("{event:?}\n")).collect::<String>()
+            });
+            panic!("none of {served} sessions of the crashed node goes on; now there are {counts:?}; the last events:\n{last}");
+        }
         cancel.cancel();
         timeout(PATIENCE, running).await.expect("the run ends in time").unwrap()
     });
     assert_valid(&history);
-    assert!(history.events.iter().any(|event| matches!(event.what, What::Resumed { .. })));
     for runtime in [clients, lasting, revived] {
         runtime.shutdown_background();
     }

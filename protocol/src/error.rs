@@ -1,6 +1,6 @@
 //! The error codes of the wire (SPEC.md, section 7).
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,8 @@ pub enum ErrorCode {
     IdReused,
     /// This attempt was not carried out.
     Overloaded,
+    /// Too many attempts: this one was not carried out.
+    RateLimited,
     /// The node is draining.
     GoingAway,
     /// The store did not answer, or not in time.
@@ -105,6 +107,7 @@ impl ErrorCode {
         Self::LimitReached,
         Self::IdReused,
         Self::Overloaded,
+        Self::RateLimited,
         Self::GoingAway,
         Self::Unavailable,
         Self::Internal,
@@ -145,6 +148,7 @@ impl ErrorCode {
             Self::LimitReached => ("limit_reached", "a limit is reached"),
             Self::IdReused => ("id_reused", "that message id was used for something else"),
             Self::Overloaded => ("overloaded", "the server is overloaded; try again later"),
+            Self::RateLimited => ("rate_limited", "too many attempts; try again later"),
             Self::GoingAway => ("going_away", "the server is shutting down; connect again"),
             Self::Unavailable => {
                 ("unavailable", "the outcome is not known; repeat the request with the same mid")
@@ -181,6 +185,9 @@ pub struct ErrorBody {
     /// The offending field, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// Before so many milliseconds another attempt will be refused likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
     /// For people; may change.
     pub message: String,
 }
@@ -188,7 +195,13 @@ pub struct ErrorBody {
 impl ErrorBody {
     /// The body for a code, with its usual sentence.
     pub fn new(code: ErrorCode) -> Self {
-        Self { code, definite: code.is_definite(), field: None, message: code.message().into() }
+        Self {
+            code,
+            definite: code.is_definite(),
+            field: None,
+            retry_after_ms: None,
+            message: code.message().into(),
+        }
     }
 
     /// The body for a bad field.
@@ -197,8 +210,17 @@ impl ErrorBody {
             code,
             definite: code.is_definite(),
             field: Some(field.into()),
+            retry_after_ms: None,
             message: format!("{field}: {message}"),
         }
+    }
+
+    /// The body for too many attempts, of which the next may be made after a wait.
+    pub fn rate_limited(wait: Duration) -> Self {
+        let code = ErrorCode::RateLimited;
+        let wait_ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        let message = format!("too many attempts; try again in {} s", wait_ms.div_ceil(1000));
+        Self { retry_after_ms: Some(wait_ms), message, ..Self::new(code) }
     }
 }
 

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 pub use self::{
     entry::{Entry, EntryBody},
     request::{
-        Account, CreateGroup, GroupTarget, History, Login, Members, Page, ParseRequestError, Password,
-        Register, RemoveMember, Request, Resume, Send, SetCursors, UserTarget,
+        Account, ChangePassword, CreateGroup, GroupTarget, History, Login, Members, Page, ParseRequestError,
+        Password, Register, RemoveMember, Request, Resume, Send, SetCursors, UserTarget,
     },
 };
 use crate::{
@@ -69,9 +69,28 @@ pub enum ClosingCode {
     TooManyConnections,
     /// Too many bad lines before a login.
     TooManyErrors,
+    /// The user's password was changed, by another session: this one's token is no longer valid.
+    Revoked,
     /// A code that this version does not know.
     #[serde(other)]
     Unknown,
+}
+
+impl ClosingCode {
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LoggedOut => "logged_out",
+            Self::GoingAway => "going_away",
+            Self::LoginTimeout => "login_timeout",
+            Self::Idle => "idle",
+            Self::SlowReader => "slow_reader",
+            Self::TooManyConnections => "too_many_connections",
+            Self::TooManyErrors => "too_many_errors",
+            Self::Revoked => "revoked",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// What the server says unasked.

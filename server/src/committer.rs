@@ -30,9 +30,12 @@ use self::sends::Batch;
 use crate::{
     feed::FeedCell,
     feeds::Feeds,
+    metrics::Metrics,
+    node::NodeConfig,
     outbox::{Outbox, Wakes},
     relay::Relay,
     rights::Act,
+    sizes::Sizes,
     store::{MidKey, NewEntry, Resolved, Store, StoreError},
 };
 
@@ -40,16 +43,12 @@ use crate::{
 pub const QUEUE_MAX: usize = 16_384;
 /// Bytes of text waiting to be committed; likewise.
 pub const QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Messages in one statement: enough that a statement's fixed cost no longer shows.
-const BATCH_MAX: usize = 512;
 /// Bytes of text in one statement, beyond its first message.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Conflicts of one batch or act after which it is refused as `overloaded`.
 const CONFLICTS_MAX: u32 = 16;
 /// How often others may write to a conversation in between before it leaves the batch: once is a lost hint, twice is a contest.
 const OVERTAKEN_MAX: u32 = 2;
-/// How long a batch or act is tried while the store is not available.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause after a failed attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -147,13 +146,19 @@ pub struct Committer {
 }
 
 impl Committer {
+    /// Requests and bytes of text that wait.
+    pub fn waiting(&self) -> (usize, usize) {
+        let requests = self.queue.max_capacity() - self.queue.capacity();
+        (requests, self.bytes.load(Ordering::Relaxed))
+    }
+
     /// Queues a job. Jobs are carried out in the order queued, as far as one conversation is concerned.
     ///
     /// # Errors
     /// `overloaded` if too much is queued; `going_away` if the committer has ended.
     pub fn submit(&self, job: Job) -> Result<(), ErrorCode> {
         let bytes = job.bytes();
-        if self.bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(ErrorCode::Overloaded);
         }
@@ -176,7 +181,9 @@ pub struct Worker {
     relay: Arc<dyn Relay>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    metrics: Arc<Metrics>,
     bounds: Bounds,
+    sizes: Sizes,
     backlog: VecDeque<Job>,
 }
 
@@ -188,21 +195,26 @@ impl Worker {
         relay: Arc<dyn Relay>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
-        bounds: Bounds,
+        metrics: Arc<Metrics>,
+        config: &NodeConfig,
     ) -> (Committer, Self) {
+        let NodeConfig { bounds, sizes, .. } = *config;
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
         let bytes = Arc::<AtomicUsize>::default();
         let committer = Committer { queue: sender, bytes: Arc::clone(&bytes) };
         let backlog = VecDeque::new();
-        (committer, Self { queue, bytes, store, feeds, relay, clock, entropy, bounds, backlog })
+        (
+            committer,
+            Self { queue, bytes, store, feeds, relay, clock, entropy, metrics, bounds, sizes, backlog },
+        )
     }
 
     /// Works until every [`Committer`] is gone and what they queued is done.
     pub async fn run(mut self) {
-        let mut arrived = Vec::with_capacity(BATCH_MAX);
+        let mut arrived = Vec::with_capacity(self.sizes.batch_max);
         loop {
             if self.backlog.is_empty() {
-                if self.queue.recv_many(&mut arrived, BATCH_MAX).await == 0 {
+                if self.queue.recv_many(&mut arrived, self.sizes.batch_max).await == 0 {
                     return;
                 }
                 self.backlog.extend(arrived.drain(..));
@@ -303,6 +315,7 @@ impl Worker {
 
     /// After a failed attempt, whose outcome is unknown: waits, or says that patience has ended.
     async fn pause(&self, error: &StoreError, attempts: u32, deadline: Instant) -> bool {
+        self.metrics.store_failures.inc();
         if attempts == 1 {
             warn!(%error, "the store failed; trying again");
         } else {
@@ -350,4 +363,48 @@ fn reply(outbox: &Arc<Outbox>, id: RequestId, result: Result<Seq, ErrorCode>, wa
         }
         letters.replied += 1;
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::clock::{SystemClock, SystemEntropy};
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::{feed::Rings, relay::none::NoRelay, store::memory::MemoryStore};
+
+    /// What waits is counted, and never more than may wait.
+    #[test]
+    fn the_queue_is_bounded_in_bytes() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new([1; 16]));
+        let relay: Arc<dyn Relay> = Arc::new(NoRelay);
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let config = NodeConfig::default();
+        let feeds = Feeds::new(Arc::clone(&store), Arc::clone(&relay), tracker, stop, config.sizes);
+        let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let (committer, _worker) = Worker::new(store, feeds, relay, clock, entropy, Arc::default(), &config);
+        let user = UserId::new(1).unwrap();
+        let (cell, outbox) =
+            (Arc::new(FeedCell::new("g1".parse().unwrap(), Arc::<Rings>::default())), Outbox::new(user));
+        let send = |bytes: usize| {
+            committer.submit(Job::Send(Send {
+                cell: Arc::clone(&cell),
+                from: user,
+                name: "kirito".into(),
+                mid: ClientMsgId([1; 16]),
+                text: "x".repeat(bytes),
+                outbox: Arc::clone(&outbox),
+                id: 1,
+            }))
+        };
+        assert_eq!(committer.waiting(), (0, 0));
+        let half = QUEUE_BYTES_MAX / 2;
+        assert_eq!(send(half), Ok(()));
+        assert_eq!(send(half + 1), Err(ErrorCode::Overloaded));
+        assert_eq!(send(half - 1), Ok(()));
+        assert_eq!(committer.waiting(), (2, QUEUE_BYTES_MAX - 1));
+        assert_eq!(send(2), Err(ErrorCode::Overloaded));
+        assert_eq!(send(1), Ok(()));
+        assert_eq!(committer.waiting(), (3, QUEUE_BYTES_MAX));
+    }
 }

@@ -1,14 +1,25 @@
-//! The command line and the environment.
+//! The command line, the environment and the configuration file.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+mod sources;
+
+use std::{
+    fmt, fs, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
 use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
+use ipnet::IpNet;
 use thiserror::Error;
 
+pub use self::sources::{LoadError, Loaded, Origin, Setting};
 use crate::{
     node::NodeConfig,
     relay::redis::{RedisConfig, RedisUrlError},
+    throttle::{Penalty, Rate, Rates},
 };
 
 /// A node of the clustered chat system.
@@ -17,8 +28,10 @@ use crate::{
 /// database. It speaks the protocol of SPEC.md,
 /// one JSON object per line, on IP and PORT; Ctrl-C or SIGTERM ends it in an orderly way.
 ///
-/// Every option can also be given by the environment variable named with it. "chatserver migrate --database URL" brings a
-/// database's schema up to date, and does nothing else.
+/// Every option can also be given by the environment variable named with it, or in the file of --config, by its name without the dashes; flags
+/// override the environment, and that overrides the file. "chatserver config" with the same arguments shows what is in effect and where it
+/// comes from, "chatserver check-config" only whether it can be used.
+/// "chatserver migrate --database URL" brings a database's schema up to date, and does nothing else.
 #[derive(Debug, Parser)]
 #[command(name = "chatserver", version, max_term_width = 100)]
 pub struct Args {
@@ -27,6 +40,9 @@ pub struct Args {
     /// Port to listen on; 0 for any free one (the log says which).
     pub port: u16,
 
+    /// A configuration file, in TOML: such as port = 6000, or idle-timeout = 60.
+    #[arg(long, env = "CHAT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Where data is kept: sqlite:PATH, :memory: for nothing that lasts, or mysql://USER:PASSWORD@HOST:PORT/DATABASE.
     ///
     /// The default is chat.db in the data directory. Nodes that share a MySQL database form one system; its schema is brought up to date
@@ -34,8 +50,11 @@ pub struct Args {
     /// the URL ends in ?ssl-mode=REQUIRED, VERIFY_CA or VERIFY_IDENTITY, the last two with &ssl-ca=FILE or the system's certificates.
     #[arg(long, env = "CHAT_DATABASE", value_name = "URL", hide_env_values = true)]
     pub database: Option<String>,
+    /// A file that holds the URL of --database, and nothing else.
+    #[arg(long, env = "CHAT_DATABASE_FILE", value_name = "FILE", conflicts_with = "database")]
+    pub database_file: Option<PathBuf>,
     /// The data directory, if not the platform's usual one.
-    #[arg(long, env = "CHAT_DATA_DIR", value_name = "DIR", conflicts_with = "database")]
+    #[arg(long, env = "CHAT_DATA_DIR", value_name = "DIR", conflicts_with_all = ["database", "database_file"])]
     pub data_dir: Option<PathBuf>,
 
     /// The Redis through which nodes tell each other of messages and of who is online:
@@ -51,6 +70,15 @@ pub struct Args {
         help_heading = "Several nodes"
     )]
     pub redis: Option<Secret>,
+    /// A file that holds the URL of --redis, and nothing else.
+    #[arg(
+        long,
+        env = "CHAT_REDIS_FILE",
+        value_name = "FILE",
+        conflicts_with = "redis",
+        help_heading = "Several nodes"
+    )]
+    pub redis_file: Option<PathBuf>,
     /// What every name in Redis begins with.
     #[arg(
         long,
@@ -89,6 +117,75 @@ pub struct Args {
     )]
     pub group_members_max: usize,
 
+    /// Networks, separated by commas, to which limits per address do not apply, since many users share each of their addresses.
+    #[arg(
+        long,
+        env = "CHAT_EXEMPT",
+        value_name = "NETS",
+        value_delimiter = ',',
+        default_value = "127.0.0.0/8,::1/128",
+        value_parser = net,
+        help_heading = "Limits"
+    )]
+    pub exempt: Vec<IpNet>,
+    /// Connections from one address; an IPv6 address stands for its /64.
+    #[arg(
+        long,
+        env = "CHAT_ADDRESS_CONNECTIONS_MAX",
+        value_name = "N",
+        default_value_t = 1000,
+        help_heading = "Limits"
+    )]
+    pub address_connections_max: usize,
+    /// Requests from one address on connections that are not logged in, as COUNT/s:BURST (or /m, /h), or off.
+    #[arg(
+        long,
+        env = "CHAT_ADDRESS_REQUESTS",
+        value_name = "RATE",
+        default_value = "100/s:1000",
+        help_heading = "Limits"
+    )]
+    pub address_requests: Rate,
+    /// Requests of one session: what comes faster waits.
+    #[arg(
+        long,
+        env = "CHAT_SESSION_REQUESTS",
+        value_name = "RATE",
+        default_value = "1000/s:2000",
+        help_heading = "Limits"
+    )]
+    pub session_requests: Rate,
+    /// Registrations from one address.
+    #[arg(
+        long,
+        env = "CHAT_ADDRESS_REGISTRATIONS",
+        value_name = "RATE",
+        default_value = "60/h:20",
+        help_heading = "Limits"
+    )]
+    pub address_registrations: Rate,
+    /// Failed logins to an account after which the next attempt has to wait, for twice as long each time.
+    #[arg(
+        long,
+        env = "CHAT_ACCOUNT_FAILURES",
+        value_name = "N",
+        default_value_t = 10,
+        help_heading = "Limits"
+    )]
+    pub account_failures: u32,
+    /// Failed logins from an address after which the next attempt has to wait.
+    #[arg(
+        long,
+        env = "CHAT_ADDRESS_FAILURES",
+        value_name = "N",
+        default_value_t = 100,
+        help_heading = "Limits"
+    )]
+    pub address_failures: u32,
+    /// Seconds that an attempt to log in has to wait at most.
+    #[arg(long, env = "CHAT_LOGIN_DELAY_MAX", value_name = "SECONDS", default_value = "60", value_parser = seconds, help_heading = "Limits")]
+    pub login_delay_max: Duration,
+
     /// Working memory of one password hash (argon2id), in KiB.
     #[arg(
         long,
@@ -114,11 +211,25 @@ pub struct Args {
     /// Seconds that an orderly end may take.
     #[arg(long, env = "CHAT_DRAIN_GRACE", value_name = "SECONDS", default_value = "10", value_parser = seconds, help_heading = "Operation")]
     pub drain_grace: Duration,
+    /// Where operators' tools ask: /metrics for Prometheus, /healthz, and /readyz, which says why not. Nobody is asked for a password there.
+    #[arg(long, env = "CHAT_ADMIN", value_name = "IP:PORT", help_heading = "Operation")]
+    pub admin: Option<SocketAddr>,
     /// Every connection comes from a balancer, which says with the PROXY protocol (1 or 2) who the client is.
     ///
-    /// Nothing else may reach the port then: whoever does can claim any address.
+    /// Nobody but those of --proxies can connect then.
     #[arg(long, env = "CHAT_PROXY_PROTOCOL", help_heading = "Operation")]
     pub proxy_protocol: bool,
+    /// Networks, separated by commas, from which balancers connect: whoever does can claim any address.
+    #[arg(
+        long,
+        env = "CHAT_PROXIES",
+        value_name = "NETS",
+        value_delimiter = ',',
+        default_value = "127.0.0.0/8,::1/128",
+        value_parser = net,
+        help_heading = "Operation"
+    )]
+    pub proxies: Vec<IpNet>,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,server::sweep=debug.
     #[arg(long, env = "CHAT_LOG", value_name = "FILTER", default_value = "info", help_heading = "Operation")]
     pub log: String,
@@ -216,6 +327,9 @@ pub enum ConfigError {
     /// Not a Redis that this program can use.
     #[error("--redis, --redis-prefix: {0}")]
     Redis(#[from] RedisUrlError),
+    /// A file that holds a secret.
+    #[error("{}: {}", .0.display(), .1)]
+    Secret(PathBuf, io::Error),
     /// The system has no data directory for this user.
     #[error("there is no data directory for this user; give --data-dir or --database")]
     NoDataDir,
@@ -227,6 +341,9 @@ impl Args {
     /// # Errors
     /// See [`ConfigError`].
     pub fn database(&self) -> Result<Database, ConfigError> {
+        if let Some(path) = &self.database_file {
+            return secret(path)?.parse();
+        }
         match (&self.database, &self.data_dir) {
             (Some(url), _) => url.parse(),
             (None, Some(folder)) => Ok(Database::Sqlite(folder.join("chat.db"))),
@@ -242,12 +359,17 @@ impl Args {
     /// # Errors
     /// See [`ConfigError`].
     pub fn redis(&self) -> Result<Option<RedisConfig>, ConfigError> {
-        let Some(Secret(url)) = &self.redis else { return Ok(None) };
-        Ok(Some(RedisConfig::parse(url, &self.redis_prefix)?))
+        let url = match (&self.redis_file, &self.redis) {
+            (Some(path), _) => secret(path)?,
+            (None, Some(Secret(url))) => url.clone(),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(RedisConfig::parse(&url, &self.redis_prefix)?))
     }
 
     /// The node's settings.
     pub fn node(&self) -> NodeConfig {
+        let penalty = |free| Penalty { free, longest: self.login_delay_max, ..Penalty::default() };
         let mut config = NodeConfig {
             connections_max: self.connections_max,
             login_timeout: self.login_timeout,
@@ -255,12 +377,34 @@ impl Args {
             sweep_interval: self.sweep_interval,
             drain_grace: self.drain_grace,
             proxy_protocol: self.proxy_protocol,
+            proxies: self.proxies.clone(),
+            rates: Rates {
+                exempt: self.exempt.clone(),
+                connections_per_address_max: self.address_connections_max,
+                address_requests: self.address_requests,
+                session_requests: self.session_requests,
+                address_registrations: self.address_registrations,
+                account_failures: penalty(self.account_failures),
+                address_failures: penalty(self.address_failures),
+            },
             ..NodeConfig::default()
         };
         config.limits.idle_timeout_ms = self.idle_timeout.as_millis() as u64;
         config.bounds.members_per_group_max = self.group_members_max;
         config
     }
+}
+
+/// What a file holds, without the line's end.
+fn secret(path: &Path) -> Result<String, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|error| ConfigError::Secret(path.to_owned(), error))?;
+    Ok(text.trim().to_owned())
+}
+
+/// A network, or one address.
+fn net(text: &str) -> Result<IpNet, String> {
+    let address = text.parse().map(|address: IpAddr| IpNet::from(address));
+    text.parse().or(address).map_err(|_| "expected an address, or a network such as 192.0.2.0/24".into())
 }
 
 /// A duration in seconds, down to a tenth and up to a day.

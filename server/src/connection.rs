@@ -8,36 +8,51 @@ mod io;
 mod proxy;
 mod requests;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use protocol::{
-    ConversationId, ErrorCode, LineDecoder, Push, Request, Token,
+    ConversationId, ErrorBody, ErrorCode, LineDecoder, Push, Request, RequestId, Token,
     message::{ClosingCode, Cursors, PROTOCOL_VERSION, ParseRequestError, write_error, write_push},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
-use tracing::{debug, debug_span};
+use tracing::{debug, debug_span, warn};
 
 use self::io::{Socket, exchange};
 use crate::{
-    commands::{Effect, Opened},
+    commands::{self, Effect, Opened, Reply},
     feed::Line,
     feeds::Attached,
-    node::Node,
+    listener::refuse,
+    metrics::Metrics,
+    node::{Node, NodeConfig},
     session::Need,
+    sizes::Sizes,
     store,
+    throttle::{Pace, Visitor},
 };
 
-/// Pushes are added to what waits for the socket up to so many bytes (and the line that passes it).
-const OUTBOX_BYTES: usize = 64 << 10;
 /// Within which a balancer sends its PROXY header: at once, but for the network.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bad lines before a login after which the connection ends.
 const BAD_LINES_MAX: u32 = 10;
 /// How long a client of a draining node should wait before it connects again, at least and at most.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
+
+/// The most bytes that wait for a socket (SPEC.md, section 8): pushes and the line that passes their bound, a page that was read
+/// meanwhile, whose every byte may be escaped to six, a reply, and what is told of every friend.
+pub fn outbox_bytes_max(config: &NodeConfig) -> usize {
+    let line = config.limits.server_frame_bytes_max;
+    let Sizes { page_entries_max, page_bytes_max, outbox_bytes, .. } = config.sizes;
+    let page = 6 * (page_bytes_max + config.limits.text_bytes_max) + page_entries_max * FRAMING_BYTES;
+    let friends = usize::try_from(config.bounds.friends_per_user_max).unwrap_or(usize::MAX);
+    (outbox_bytes + 2 * line + page).saturating_add(friends.saturating_mul(FRAMING_BYTES))
+}
+
+/// What is around a text in its line, and any line without one, at most: numbers, a message id, and a name of 32 characters.
+const FRAMING_BYTES: usize = 512;
 
 type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + std::marker::Send>>;
 
@@ -46,8 +61,10 @@ enum Event {
     Draining,
     Command(Effect),
     Work(Work),
+    Checked(store::Result<bool>),
     Socket(Socket),
     Letters,
+    Resumed,
     Timer,
 }
 
@@ -81,7 +98,15 @@ struct Connection<S> {
     in_flight: usize,
     command: Option<BoxFuture<Effect>>,
     work: Option<BoxFuture<Work>>,
+    /// Whether the session's token is still valid.
+    check: Option<BoxFuture<store::Result<bool>>>,
     needs: VecDeque<Need>,
+    visitor: Arc<Visitor>,
+    /// Of the session's requests.
+    pace: Pace,
+    /// Until when no request is taken, since they came too fast; and the one whose time comes then.
+    paused: Option<Instant>,
+    parked: Option<Parsed>,
     bad_lines: u32,
     /// Whether the client will send no more.
     eof: bool,
@@ -93,6 +118,9 @@ struct Connection<S> {
     stuck: Option<Instant>,
 }
 
+/// A request with its id, or what is wrong with the line.
+type Parsed = Result<(Option<RequestId>, Request), ParseRequestError>;
+
 /// How a connection ends.
 struct Closing {
     code: ClosingCode,
@@ -102,25 +130,25 @@ struct Closing {
 }
 
 /// Serves a connection to its end.
-pub async fn serve<S>(node: Arc<Node>, mut stream: S)
+///
+/// It comes from `peer`, which is the client or a balancer that says who that is.
+pub async fn serve<S>(node: Arc<Node>, mut stream: S, peer: IpAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut decoder = LineDecoder::new(node.config.limits.anonymous_frame_bytes_max);
-    if node.config.proxy_protocol {
-        match timeout(PROXY_TIMEOUT, proxy::read_header(&mut stream)).await {
-            Ok(Ok((client, rest))) => {
-                debug!(client = client.map(tracing::field::display), "connected through a proxy");
-                decoder.push(&rest);
-            }
-            Ok(Err(error)) => return debug!(%error, "refused"),
-            Err(_) => return debug!("no PROXY header in time"),
-        }
-    } else {
-        debug!("connected");
-    }
+    let Some(address) = client_address(&node, &mut stream, peer, &mut decoder).await else { return };
+    let Some(visitor) = node.throttle.admit(address) else {
+        node.metrics.connection_refused("address_full");
+        debug!("too many connections from this address");
+        return refuse(&mut stream).await;
+    };
     let now = Instant::now();
     let mut connection = Connection {
+        visitor: Arc::new(visitor),
+        pace: Pace::new(now),
+        paused: None,
+        parked: None,
         decoder,
         node,
         stream,
@@ -130,6 +158,7 @@ where
         in_flight: 0,
         command: None,
         work: None,
+        check: None,
         needs: VecDeque::new(),
         bad_lines: 0,
         eof: false,
@@ -138,9 +167,53 @@ where
         heard: now,
         stuck: None,
     };
+    let open = Arc::clone(&connection.node.metrics);
+    open.connections.inc();
+    let _closed = Closed(open);
     connection.greet();
     let reason = connection.run().await;
     debug!(%reason, "disconnected");
+}
+
+/// Who is at the other end: `peer`, or whom the balancer there names in its PROXY header. What comes after the header goes to the decoder.
+/// `None`: it does not begin as it has to.
+async fn client_address<S: AsyncRead + Unpin>(
+    node: &Node,
+    stream: &mut S,
+    peer: IpAddr,
+    decoder: &mut LineDecoder,
+) -> Option<IpAddr> {
+    if !node.config.proxy_protocol {
+        debug!("connected");
+        return Some(peer);
+    }
+    let balancer = peer.to_canonical();
+    if !node.config.proxies.iter().any(|net| net.contains(&balancer)) {
+        node.metrics.connection_refused("not_a_balancer");
+        warn!("not one of the balancers: refused");
+        return None;
+    }
+    let why = match timeout(PROXY_TIMEOUT, proxy::read_header(stream)).await {
+        Ok(Ok((client, rest))) => {
+            debug!(client = client.map(tracing::field::display), "connected through a proxy");
+            decoder.push(&rest);
+            return Some(client.map_or(peer, |client| client.ip()));
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no PROXY header in time".into(),
+    };
+    node.metrics.connection_refused("no_proxy_header");
+    debug!(why, "refused");
+    None
+}
+
+/// Counts the end of a connection, however it comes.
+struct Closed(Arc<Metrics>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
 }
 
 /// The future's value, or nothing for ever.
@@ -177,11 +250,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 biased;
                 () = draining.cancelled(), if !told_to_drain => Event::Draining,
                 effect = unless_none(&mut self.command) => Event::Command(effect),
+                valid = unless_none(&mut self.check) => Event::Checked(valid),
                 work = unless_none(&mut self.work) => Event::Work(work),
                 () = async { outbox.as_ref().expect("checked").filled().await }, if outbox.is_some() => Event::Letters,
                 done = exchange(&mut self.stream, &self.out, &mut self.out_taken, reading.then_some(&mut self.decoder)) => {
                     Event::Socket(done)
                 }
+                () = async { sleep_until(self.paused.expect("checked")).await }, if self.paused.is_some() => Event::Resumed,
                 () = &mut timer => Event::Timer,
             };
             match event {
@@ -197,7 +272,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.work = None;
                     self.finish_work(work);
                 }
+                Event::Checked(valid) => {
+                    self.check = None;
+                    self.finish_check(valid);
+                }
                 Event::Letters => {}
+                Event::Resumed => self.paused = None,
                 Event::Socket(Socket::Wrote) => self.wrote(),
                 Event::Socket(Socket::Read) => self.heard = Instant::now(),
                 Event::Socket(Socket::Eof) => self.eof = true,
@@ -213,6 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.take_requests();
             self.refill();
             self.start_work();
+            self.weigh();
             if self.is_over() {
                 return self
                     .closing
@@ -228,9 +309,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn takes_requests(&self) -> bool {
         self.closing.is_none()
             && self.command.is_none()
+            && self.paused.is_none()
             && self.in_flight < self.node.config.limits.requests_in_flight_max
             // Replies that the client does not read count as outstanding.
-            && self.out.len() - self.out_taken <= OUTBOX_BYTES
+            && self.out.len() - self.out_taken <= self.node.config.sizes.outbox_bytes
     }
 
     fn wants_requests(&self) -> bool {
@@ -239,16 +321,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn take_requests(&mut self) {
         while self.takes_requests() {
-            let parsed = match self.decoder.next_line() {
-                None => return,
-                Some(Ok(line)) => Request::parse(line),
-                Some(Err(_)) => {
-                    Err(ParseRequestError { id: None, error: Box::new(ErrorCode::FrameTooLong.into()) })
-                }
-            };
+            let Some(parsed) = self.next_request() else { return };
             match parsed {
                 Ok((id, request)) => self.take_request(id, request),
                 Err(ParseRequestError { id, error }) => {
+                    self.node.metrics.refusal(error.code);
                     write_error(&mut self.out, id, &error);
                     self.bad_lines += 1;
                     if matches!(self.state, State::Anonymous) && self.bad_lines >= BAD_LINES_MAX {
@@ -259,27 +336,63 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// The next request whose time has come.
+    fn next_request(&mut self) -> Option<Parsed> {
+        if let Some(parked) = self.parked.take() {
+            return Some(parked);
+        }
+        let parsed = match self.decoder.next_line()? {
+            Ok(line) => Request::parse(line),
+            Err(_) => Err(ParseRequestError { id: None, error: Box::new(ErrorCode::FrameTooLong.into()) }),
+        };
+        let wait = match &self.state {
+            State::Session(_) => Ok(self.pace.take(self.node.throttle.session_requests(), Instant::now())),
+            _ => self.visitor.request(),
+        };
+        let wait = match wait {
+            Ok(wait) => wait,
+            Err(wait) => {
+                let id = parsed.map_or_else(|error| error.id, |(id, _)| id);
+                return Some(Err(ParseRequestError { id, error: Box::new(ErrorBody::rate_limited(wait)) }));
+            }
+        };
+        if wait.is_zero() {
+            return Some(parsed);
+        }
+        let whose = if matches!(self.state, State::Session(_)) { "session" } else { "address" };
+        self.node.metrics.pause(whose);
+        (self.paused, self.parked) = (Some(Instant::now() + wait), Some(parsed));
+        None
+    }
+
     // --- Outcomes ---
 
     fn finish_command(&mut self, effect: Effect) {
         match effect {
-            Effect::Reply(line) => self.out.extend_from_slice(&line),
-            Effect::Resuming(line, token, cursors) => {
-                self.out.extend_from_slice(&line);
+            Effect::Reply(reply) => self.answer(&reply),
+            Effect::Resuming(reply, token, cursors) => {
+                self.answer(&reply);
                 self.decoder.set_limit(self.node.config.limits.frame_bytes_max);
                 self.state = State::Resuming { token, cursors };
             }
-            Effect::Opened(line, opened) => {
-                self.out.extend_from_slice(&line);
+            Effect::Opened(reply, opened) => {
+                self.answer(&reply);
                 self.decoder.set_limit(self.node.config.limits.frame_bytes_max);
                 let _span = debug_span!("session", user = %opened.who.user).entered();
                 debug!("opened");
                 self.state = State::Session(opened);
             }
-            Effect::LoggedOut(line) => {
-                self.out.extend_from_slice(&line);
+            Effect::LoggedOut(reply) => {
+                self.answer(&reply);
                 self.close(ClosingCode::LoggedOut, None);
             }
+        }
+    }
+
+    fn answer(&mut self, reply: &Reply) {
+        self.out.extend_from_slice(&reply.line);
+        if let Some(code) = reply.refused {
+            self.node.metrics.refusal(code);
         }
     }
 
@@ -289,6 +402,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.in_flight -= letters.replied;
         self.out.extend_from_slice(&letters.replies);
         opened.session.signal(letters.signals);
+        if letters.revoked {
+            // A look that is under way may have come before the revocation.
+            let (node, token) = (Arc::clone(&self.node), opened.token);
+            self.check = Some(Box::pin(async move { commands::is_valid(&node, &token).await }));
+        }
         for user in letters.presence {
             let state = self.node.registry.presence(user);
             write_push(&mut self.out, &Push::Presence { user, state });
@@ -302,7 +420,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return;
         }
         if self.out_taken == 0 {
-            opened.session.fill(&mut self.out, OUTBOX_BYTES);
+            opened.session.fill(&mut self.out, self.node.config.sizes.outbox_bytes);
         }
         while let Some(need) = opened.session.need() {
             match need {
@@ -317,10 +435,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Says what waits for the socket.
+    fn weigh(&self) {
+        if let State::Session(opened) = &self.state {
+            opened.outbox.set_unwritten(self.out.len());
+        }
+    }
+
     /// Starts what the session needs next, one thing at a time.
     fn start_work(&mut self) {
         let State::Session(opened) = &self.state else { return };
-        if self.work.is_some() || self.closing.is_some() || self.out.len() - self.out_taken > OUTBOX_BYTES {
+        let full = self.out.len() - self.out_taken > self.node.config.sizes.outbox_bytes;
+        if self.work.is_some() || self.closing.is_some() || full {
             return;
         }
         let Some(need) = self.needs.pop_front() else { return };
@@ -369,6 +495,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    fn finish_check(&mut self, valid: store::Result<bool>) {
+        let State::Session(opened) = &self.state else { return };
+        match valid {
+            Ok(true) => {}
+            Ok(false) => self.close(ClosingCode::Revoked, None),
+            Err(error) => {
+                debug!(%error, "a token could not be checked");
+                let (node, token) = (Arc::clone(&self.node), opened.token);
+                let pause = self.node.config.sweep_interval / 4;
+                self.check = Some(Box::pin(async move {
+                    tokio::time::sleep(pause).await;
+                    commands::is_valid(&node, &token).await
+                }));
+            }
+        }
+    }
+
     // --- Writing and ending ---
 
     fn wrote(&mut self) {
@@ -384,6 +527,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn close(&mut self, code: ClosingCode, reconnect_after: Option<Duration>) {
         if self.closing.is_none() {
+            self.node.metrics.closing(code);
             self.closing = Some(Closing { code, reconnect_after, said: false });
         }
     }
@@ -391,9 +535,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Whether everything was said. Says the last word when all else is.
     fn is_over(&mut self) -> bool {
         let answered = self.in_flight == 0 && self.command.is_none();
+        let parked = self.parked.is_some();
         let Some(closing) = &mut self.closing else {
             // A client that only stopped sending gets what it asked for.
-            let idle = answered && self.out.len() == self.out_taken;
+            let idle = answered && !parked && self.out.len() == self.out_taken;
             let quiet = match &mut self.state {
                 State::Session(opened) => {
                     opened.session.is_idle() && self.work.is_none() && self.needs.is_empty()
@@ -416,6 +561,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let idle = self.heard + config.limits.idle_timeout();
         let login = match self.state {
             State::Session(_) => idle,
+            // What a client has asked for in time is carried out.
+            _ if self.command.is_some() => idle,
             _ => self.started + config.login_timeout,
         };
         let half = Instant::now() + config.write_timeout / 2;
@@ -437,6 +584,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.close(ClosingCode::Idle, None);
         } else if now.duration_since(self.started) >= config.login_timeout
             && !matches!(self.state, State::Session(_))
+            && self.command.is_none()
         {
             self.close(ClosingCode::LoginTimeout, None);
         }

@@ -21,15 +21,12 @@ use slab::Slab;
 use crate::{
     outbox::{Outbox, Wakes},
     rights::Rights,
+    sizes::Sizes,
     store::{Snapshot, record::affects_rights},
 };
 
-/// Recent entries kept per conversation.
-pub const RING_ENTRIES_MAX: usize = 256;
 /// Bytes of recent entries kept per node.
 pub const RING_BYTES_MAX: usize = 64 << 20;
-/// Entries ahead of a gap held per conversation.
-pub const HELD_ENTRIES_MAX: usize = 64;
 
 /// An entry as it goes to clients: serialised once per node, shared by all sessions.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,9 +64,24 @@ impl Line {
     }
 }
 
-/// Bytes that the rings of a node hold together.
+/// What the feeds of a node share: their bounds, and the bytes that their rings hold together.
 #[derive(Debug, Default)]
-pub struct RingBytes(AtomicUsize);
+pub struct Rings {
+    sizes: Sizes,
+    bytes: AtomicUsize,
+}
+
+impl Rings {
+    /// None yet, with these bounds.
+    pub fn new(sizes: Sizes) -> Self {
+        Self { sizes, bytes: AtomicUsize::default() }
+    }
+
+    /// How many bytes there are.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
 
 /// A feed and its lock.
 #[derive(Debug)]
@@ -81,8 +93,8 @@ pub struct FeedCell {
 
 impl FeedCell {
     /// A feed that knows nothing yet.
-    pub fn new(conv: ConversationId, ring_bytes: Arc<RingBytes>) -> Self {
-        Self { conv, feed: Mutex::new(Feed::new(conv, ring_bytes)) }
+    pub fn new(conv: ConversationId, rings: Arc<Rings>) -> Self {
+        Self { conv, feed: Mutex::new(Feed::new(conv, rings)) }
     }
 
     /// The feed. For short sections, never across an `await`.
@@ -111,9 +123,11 @@ pub struct Feed {
     filling: bool,
     /// The store misses the entries after `head`.
     lost: bool,
+    /// Whether readers have to be told that sessions were revoked.
+    revoked: bool,
     /// Whether anything happened since the last look of the sweep.
     stirred: bool,
-    ring_bytes: Arc<RingBytes>,
+    rings: Arc<Rings>,
 }
 
 #[derive(Debug)]
@@ -135,7 +149,7 @@ pub enum Found<'a> {
 }
 
 impl Feed {
-    fn new(conv: ConversationId, ring_bytes: Arc<RingBytes>) -> Self {
+    fn new(conv: ConversationId, rings: Arc<Rings>) -> Self {
         Self {
             conv,
             head: None,
@@ -146,14 +160,20 @@ impl Feed {
             readers: Slab::new(),
             filling: false,
             lost: false,
+            revoked: false,
             stirred: true,
-            ring_bytes,
+            rings,
         }
     }
 
     /// The last entry that can be delivered.
     pub fn head(&self) -> Seq {
         self.head.unwrap_or_default()
+    }
+
+    /// Recent entries, and entries held ahead of a gap.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.ring.len(), self.held.len())
     }
 
     // --- Readers ---
@@ -195,7 +215,12 @@ impl Feed {
 
     fn signal(&mut self, wakes: &mut Wakes) {
         let conv = self.conv;
+        // Whether a session may go on does not wait until it has read so far.
+        let revoked = std::mem::take(&mut self.revoked);
         for (_, reader) in &mut self.readers {
+            if revoked {
+                reader.outbox.put(wakes, |letters| letters.revoked = true);
+            }
             if !std::mem::replace(&mut reader.signalled, true) {
                 reader.outbox.put(wakes, |letters| letters.signals.push(conv));
             }
@@ -254,7 +279,7 @@ impl Feed {
         self.stirred = true;
         self.rumoured = self.rumoured.max(line.seq);
         if line.seq > self.head().next() {
-            if self.held.len() < HELD_ENTRIES_MAX {
+            if self.held.len() < self.rings.sizes.held_entries_max {
                 self.held.insert(line.seq, line);
             }
             return;
@@ -272,10 +297,11 @@ impl Feed {
     fn push(&mut self, line: Arc<Line>) {
         self.head = Some(line.seq);
         self.lost = false;
-        self.ring_bytes.0.fetch_add(line.bytes.len(), Ordering::Relaxed);
+        self.revoked |= line.event.as_ref().is_some_and(|event| event.1 == EntryBody::PasswordChanged);
+        self.rings.bytes.fetch_add(line.bytes.len(), Ordering::Relaxed);
         self.ring.push_back(line);
-        while self.ring.len() > RING_ENTRIES_MAX
-            || self.ring_bytes.0.load(Ordering::Relaxed) > RING_BYTES_MAX && !self.ring.is_empty()
+        while self.ring.len() > self.rings.sizes.ring_entries_max
+            || self.rings.bytes.load(Ordering::Relaxed) > RING_BYTES_MAX && !self.ring.is_empty()
         {
             self.pop();
         }
@@ -283,7 +309,7 @@ impl Feed {
 
     fn pop(&mut self) {
         if let Some(line) = self.ring.pop_front() {
-            self.ring_bytes.0.fetch_sub(line.bytes.len(), Ordering::Relaxed);
+            self.rings.bytes.fetch_sub(line.bytes.len(), Ordering::Relaxed);
         }
     }
 
@@ -489,6 +515,28 @@ mod tests {
         assert_eq!(world.feed.rights(), Some((&rights, Seq(3))));
     }
 
+    /// A revocation is told to every reader at once, however far behind it is, and only on the store's word.
+    #[test]
+    fn a_revocation_is_told_at_once() {
+        let mut world = World::new(3);
+        let mut wakes = Wakes::default();
+        world.feed.hint([Arc::new(line(4, EntryBody::PasswordChanged))], &mut wakes);
+        wakes.fire();
+        assert!(!world.outbox.take().revoked, "a hint proves nothing");
+        assert_eq!(world.feed.gap(), Some(Seq(3)));
+        world.confirm(vec![message(4)]);
+        assert!(!world.outbox.take().revoked);
+        world.confirm(vec![line(5, EntryBody::PasswordChanged), message(6)]);
+        assert!(world.outbox.take().revoked);
+        world.confirm(vec![line(8, EntryBody::PasswordChanged)]);
+        assert!(!world.outbox.take().revoked, "not before what precedes it");
+        world.confirm(vec![message(7)]);
+        let letters = world.outbox.take();
+        assert!(letters.revoked && letters.signals.is_empty(), "also to a reader that has not looked");
+        world.confirm(vec![message(9)]);
+        assert!(!world.outbox.take().revoked, "once");
+    }
+
     #[test]
     fn a_commit_before_the_first_head_starts_the_feed() {
         let mut feed = World::new(0);
@@ -507,12 +555,12 @@ mod tests {
         for seq in 1..=1000 {
             world.hint(&[seq]);
         }
-        assert_eq!(world.feed.ring.len(), RING_ENTRIES_MAX);
+        assert_eq!(world.feed.ring.len(), Sizes::default().ring_entries_max);
         world.hint(&(1002..2000).collect::<Vec<_>>());
-        assert!(world.feed.held.len() <= HELD_ENTRIES_MAX);
+        assert!(world.feed.held.len() <= Sizes::default().held_entries_max);
         world.feed.rest();
         assert!(!world.feed.rest(), "it has a reader");
-        assert_eq!(world.feed.ring_bytes.0.load(Ordering::Relaxed), 0);
+        assert_eq!(world.feed.rings.bytes(), 0);
         assert_eq!(world.look(1), Err("in store"));
         assert_eq!(world.look(1000), Ok(vec![]));
     }

@@ -12,16 +12,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 use crate::{
-    feed::{FeedCell, Line, RingBytes},
+    feed::{FeedCell, Line, Rings},
+    gauges::largest,
     outbox::{Outbox, Wakes},
     relay::Relay,
+    sizes::Sizes,
     store::{self, Store},
 };
 
-/// Entries in one page read from the store.
-pub const PAGE_ENTRIES_MAX: usize = 256;
-/// Bytes of text in one page read from the store, beyond its first entry.
-pub const PAGE_BYTES_MAX: usize = 256 << 10;
 /// Pages read at the same time, to fill gaps and for sessions that are behind: they must not keep the writer waiting.
 const READS_MAX: usize = 4;
 /// The pause after a failed read, doubled up to the second value.
@@ -34,7 +32,8 @@ pub struct Feeds {
     tracker: TaskTracker,
     stop: CancellationToken,
     cells: Mutex<BTreeMap<ConversationId, Arc<FeedCell>>>,
-    ring_bytes: Arc<RingBytes>,
+    rings: Arc<Rings>,
+    sizes: Sizes,
     reads: Semaphore,
 }
 
@@ -45,6 +44,7 @@ impl Feeds {
         relay: Arc<dyn Relay>,
         tracker: TaskTracker,
         stop: CancellationToken,
+        sizes: Sizes,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -52,7 +52,8 @@ impl Feeds {
             tracker,
             stop,
             cells: Mutex::default(),
-            ring_bytes: Arc::default(),
+            rings: Arc::new(Rings::new(sizes)),
+            sizes,
             reads: Semaphore::new(READS_MAX),
         })
     }
@@ -60,7 +61,7 @@ impl Feeds {
     /// The feed of a conversation, made if there is none.
     pub fn cell(&self, conv: ConversationId) -> Arc<FeedCell> {
         let mut cells = self.cells();
-        let made = || Arc::new(FeedCell::new(conv, Arc::clone(&self.ring_bytes)));
+        let made = || Arc::new(FeedCell::new(conv, Arc::clone(&self.rings)));
         Arc::clone(cells.entry(conv).or_insert_with(made))
     }
 
@@ -165,7 +166,8 @@ impl Feeds {
     /// The store's.
     pub async fn page(&self, conv: ConversationId, after: Seq) -> store::Result<Vec<Arc<Line>>> {
         let _permit = self.reads.acquire().await.expect("it is never closed");
-        let entries = self.store.entries(conv, after, PAGE_ENTRIES_MAX, PAGE_BYTES_MAX).await?;
+        let Sizes { page_entries_max, page_bytes_max, .. } = self.sizes;
+        let entries = self.store.entries(conv, after, page_entries_max, page_bytes_max).await?;
         Ok(entries.into_iter().map(|entry| Arc::new(Line::new(entry))).collect())
     }
 
@@ -173,6 +175,18 @@ impl Feeds {
     pub fn read_convs(&self) -> Vec<ConversationId> {
         let cells: Vec<_> = self.cells().values().cloned().collect();
         cells.iter().filter(|cell| cell.lock().has_readers()).map(|cell| cell.conv).collect()
+    }
+
+    /// Of all feeds the most recent entries, and the most entries held ahead of a gap.
+    pub fn sizes(&self) -> (usize, usize) {
+        let cells: Vec<_> = self.cells().values().cloned().collect();
+        let sizes: Vec<_> = cells.iter().map(|cell| cell.lock().sizes()).collect();
+        (largest(sizes.iter().map(|size| size.0)), largest(sizes.iter().map(|size| size.1)))
+    }
+
+    /// Bytes of recent entries.
+    pub fn recent_bytes(&self) -> usize {
+        self.rings.bytes()
     }
 
     /// Lets go of what nothing has happened to since the last call.

@@ -6,11 +6,16 @@
 //! From a request to its effect:
 //!
 //! - [`listener`] accepts, [`connection`] reads lines and runs [`commands`]
+//! - [`admission`] lets only so many sessions be opened at once, and [`throttle`] each address, account and session only ask for so much
 //! - [`committer`] writes entries, many in one statement, as [`rights`] allow
 //! - [`feed`] and [`feeds`] hold each conversation's head and recent entries, and tell sessions of progress through their [`outbox`]
 //! - [`relay`] tells other nodes; [`sweep`] finds what it did not tell
 //! - [`registry`] knows who is online; [`delivered`] writes how far users have read
+//! - [`gauges`] says how much a node holds, and [`sizes`] how much it may, where that is a matter of speed
+//! - [`metrics`] are counted, and [`admin`] shows them to operators
 //! - [`node`] puts it together; [`config`] and `main` make it a program
+pub mod admin;
+pub mod admission;
 pub mod commands;
 pub mod committer;
 pub mod config;
@@ -18,7 +23,9 @@ pub mod connection;
 pub mod delivered;
 pub mod feed;
 pub mod feeds;
+pub mod gauges;
 pub mod listener;
+pub mod metrics;
 pub mod node;
 pub mod outbox;
 pub mod password;
@@ -26,5 +33,7 @@ pub mod registry;
 pub mod relay;
 pub mod rights;
 pub mod session;
+pub mod sizes;
 pub mod store;
 pub mod sweep;
+pub mod throttle;

@@ -28,16 +28,17 @@ pub async fn accept<N: Net>(net: N, listener: N::Listener, node: Arc<Node>, conn
             accepted = net.accept(&listener) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((mut stream, peer)) => {
                 number += 1;
                 // This task is one of those counted.
                 if connections.len() > node.config.connections_max {
+                    node.metrics.connection_refused("node_full");
                     warn!(%peer, "too many connections");
-                    refuse(stream).await;
+                    refuse(&mut stream).await;
                     continue;
                 }
                 let span = debug_span!("connection", id = number, %peer);
-                connections.spawn(connection::serve(Arc::clone(&node), stream).instrument(span));
+                connections.spawn(connection::serve(Arc::clone(&node), stream, peer.ip()).instrument(span));
             }
             Err(error) => {
                 debug!(%error, "accept failed");
@@ -47,7 +48,8 @@ pub async fn accept<N: Net>(net: N, listener: N::Listener, node: Arc<Node>, conn
     }
 }
 
-async fn refuse(mut stream: impl tokio::io::AsyncWrite + Unpin) {
+/// Says that there are too many connections.
+pub(crate) async fn refuse(stream: &mut (impl tokio::io::AsyncWrite + Unpin)) {
     let mut line = Vec::new();
     let push = Push::Closing { code: ClosingCode::TooManyConnections, reconnect_after_ms: Some(1000) };
     write_push(&mut line, &push);

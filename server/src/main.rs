@@ -1,6 +1,6 @@
 //! chatserver: configuration, node, signal, drain.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{ffi::OsString, io::Write as _, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -9,13 +9,17 @@ use protocol::{
     clock::{SystemClock, SystemEntropy},
 };
 use server::{
-    config::{Args, Database, LogFormat, MigrateArgs},
+    admin,
+    config::{Args, Database, LoadError, Loaded, LogFormat, MigrateArgs},
     node::{RunningNode, World},
     password::Argon2id,
     relay::{Relay, local::Hub, none::NoRelay, redis::RedisRelay},
     store::{Store, mysql::MySqlStore, sqlite::SqliteStore},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -29,14 +33,57 @@ const RELAY_GRACE: Duration = Duration::from_secs(1);
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os();
-    // The one word that stands where a node has its address.
-    if words.nth(1).is_some_and(|word| word == "migrate") {
-        let args = MigrateArgs::parse_from(std::iter::once("chatserver migrate".into()).chain(words));
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    // A word that stands where a node has its address.
+    let word = words.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
+    if ["migrate", "config", "check-config"].contains(&word.as_str()) {
+        words.remove(1);
+    }
+    if word == "migrate" {
+        let args = MigrateArgs::parse_from(
+            std::iter::once("chatserver migrate".into()).chain(words.into_iter().skip(1)),
+        );
         return start("info", LogFormat::Text, migrate(&args));
     }
-    let args = Args::parse();
-    start(&args.log, args.log_format, run(&args))
+    let loaded = match Loaded::from_words(words) {
+        Ok(loaded) => loaded,
+        Err(LoadError::Arguments(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("chatserver: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match word.as_str() {
+        "config" => print(&loaded),
+        "check-config" => check(&loaded.args),
+        _ => start(&loaded.args.log, loaded.args.log_format, run(&loaded.args)),
+    }
+}
+
+/// Shows the settings in effect.
+fn print(loaded: &Loaded) -> ExitCode {
+    // Whoever reads may have heard enough.
+    let _ = write!(std::io::stdout(), "{loaded}");
+    ExitCode::SUCCESS
+}
+
+/// Whether a node could be started so, as far as that can be told without starting it.
+fn check(args: &Args) -> ExitCode {
+    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {}", args.log));
+    let argon2 = Argon2id::new(args.argon2_memory, args.argon2_passes, 1, Arc::new(SystemEntropy));
+    let checked = filter
+        .and_then(|_| argon2.context("the argon2 parameters"))
+        .and_then(|_| Ok((args.database()?, args.redis()?)));
+    match checked {
+        Ok(_) => {
+            println!("the configuration can be used");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("chatserver: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// Sets up the log and the runtime, and says how it ended.
@@ -124,7 +171,18 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         clock: Arc::new(SystemClock),
         entropy,
     };
+    let admin_relay = Arc::clone(&world.relay);
     let mut node = RunningNode::start(Tcp, listener, world, config);
+    let (admins, stop_admin) = (TaskTracker::new(), CancellationToken::new());
+    if let Some(address) = args.admin {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("--admin {address}"))?;
+        let address = listener.local_addr().context("the address bound")?;
+        if !address.ip().is_loopback() {
+            warn!(%address, "whoever reaches the admin listener may read what it says");
+        }
+        info!(%address, "admin");
+        admins.spawn(admin::serve(listener, Arc::clone(node.node()), admin_relay, stop_admin.clone()));
+    }
     info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
     tokio::select! {
         _ = terminate.recv() => {}
@@ -136,6 +194,7 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         // Whoever asks twice means it.
         _ = interrupt.recv() => anyhow::bail!("ended before the drain was done"),
     };
+    stop_admin.cancel();
     stop_relay.cancel();
     relays.close();
     // It says that this node is gone. If it cannot, the others notice when the lease ends.

@@ -2,22 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use protocol::{Clock, Entropy, Limits, Net};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
+    admission::Admission,
     committer::{Bounds, Committer, Worker},
     delivered::Delivered,
     feeds::Feeds,
     listener,
+    metrics::Metrics,
     outbox::Wakes,
     password::Passwords,
     registry::Registry,
     relay::{Relay, RelayEvent, RelayEvents},
+    sizes::Sizes,
     store::Store,
     sweep::Sweep,
+    throttle::{Rates, Throttle, loopback},
 };
 
 /// What a node needs of the world.
@@ -61,6 +66,12 @@ pub struct NodeConfig {
     pub drain_grace: Duration,
     /// Whether every connection begins with a PROXY header.
     pub proxy_protocol: bool,
+    /// Who may send one; nobody else may connect then.
+    pub proxies: Vec<IpNet>,
+    /// How much one address, account or session may ask.
+    pub rates: Rates,
+    /// What is a matter of speed.
+    pub sizes: Sizes,
 }
 
 impl Default for NodeConfig {
@@ -81,6 +92,9 @@ impl Default for NodeConfig {
             sweep_round: Duration::from_secs(60),
             drain_grace: Duration::from_secs(10),
             proxy_protocol: false,
+            proxies: loopback(),
+            rates: Rates::default(),
+            sizes: Sizes::default(),
         }
     }
 }
@@ -101,6 +115,14 @@ pub struct Node {
     pub delivered: Arc<Delivered>,
     /// Password hashing.
     pub passwords: Arc<dyn Passwords>,
+    /// Logins, which hash passwords.
+    pub logins: Admission,
+    /// Resumes: not behind logins, of which anyone can ask for many.
+    pub resumes: Admission,
+    /// What addresses, accounts and sessions may ask.
+    pub throttle: Arc<Throttle>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -125,20 +147,32 @@ impl RunningNode {
     pub fn start<N: Net>(net: N, listener: N::Listener, world: World, config: NodeConfig) -> Self {
         let World { store, relay, relay_events, passwords, clock, entropy } = world;
         let (services, stop_services) = (TaskTracker::new(), CancellationToken::new());
-        let feeds =
-            Feeds::new(Arc::clone(&store), Arc::clone(&relay), services.clone(), stop_services.child_token());
+        let feeds = Feeds::new(
+            Arc::clone(&store),
+            Arc::clone(&relay),
+            services.clone(),
+            stop_services.child_token(),
+            config.sizes,
+        );
         let registry = Arc::new(Registry::new(Arc::clone(&relay), config.sessions_per_user_max));
+        let metrics = Arc::<Metrics>::default();
         let (committer, worker) = Worker::new(
             Arc::clone(&store),
             Arc::clone(&feeds),
             relay,
             Arc::clone(&clock),
             Arc::clone(&entropy),
-            config.bounds,
+            Arc::clone(&metrics),
+            &config,
         );
         let delivered = Arc::new(Delivered::new(Arc::clone(&store)));
-        let (interval, round) = (config.sweep_interval, config.sweep_round);
-        let sweep = Sweep::new(Arc::clone(&store), Arc::clone(&feeds), interval, round);
+        let sweep = Sweep::new(Arc::clone(&store), Arc::clone(&feeds), &config);
+        let draining = CancellationToken::new();
+        // Well before the clients take the node for dead.
+        let patience = config.limits.idle_timeout() / 6;
+        let admission = || Admission::new(config.sizes.openings_max, patience, draining.clone());
+        let (logins, resumes) = (admission(), admission());
+        let throttle = Throttle::new(config.rates.clone());
         let node = Arc::new(Node {
             config,
             store,
@@ -147,9 +181,13 @@ impl RunningNode {
             committer,
             delivered,
             passwords,
+            logins,
+            resumes,
+            throttle,
+            metrics,
             clock,
             entropy,
-            draining: CancellationToken::new(),
+            draining,
         });
 
         let committer = services.spawn(worker.run());
@@ -211,6 +249,7 @@ async fn listen_to_relay(
     while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
         match event {
             RelayEvent::Hint(hint) => {
+                node.metrics.hints.inc_by(hint.lines.len() as u64);
                 if let Some(cell) = node.feeds.existing(hint.conv) {
                     let mut wakes = Wakes::default();
                     cell.lock().hint(hint.lines, &mut wakes);
@@ -219,7 +258,10 @@ async fn listen_to_relay(
                 }
             }
             RelayEvent::Head(conv, head) => node.feeds.observe([(conv, head)]),
-            RelayEvent::Gap => gap.notify_one(),
+            RelayEvent::Gap => {
+                node.metrics.gaps.inc();
+                gap.notify_one();
+            }
             RelayEvent::Presence(user) => node.registry.changed_elsewhere(user),
             RelayEvent::PresenceOfAll => node.registry.all_changed_elsewhere(),
         }

@@ -9,7 +9,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -25,6 +25,8 @@ pub struct Outbox {
     /// Whether a wake-up is under way.
     touched: AtomicBool,
     notify: Notify,
+    /// Bytes that the connection's task has taken or made and the socket has not.
+    unwritten: AtomicUsize,
 }
 
 /// What a session has to look at.
@@ -36,6 +38,8 @@ pub struct Letters {
     pub replied: usize,
     /// Conversations that advanced; each at most once until the session looked at its feed.
     pub signals: Vec<ConversationId>,
+    /// Whether the session's token may have been revoked.
+    pub revoked: bool,
     /// Friends whose state changed.
     pub presence: BTreeSet<UserId>,
 }
@@ -48,6 +52,7 @@ impl Outbox {
             letters: Mutex::default(),
             touched: AtomicBool::new(false),
             notify: Notify::new(),
+            unwritten: AtomicUsize::new(0),
         })
     }
 
@@ -69,6 +74,16 @@ impl Outbox {
     /// Waits until there is something to take. Cancel-safe.
     pub async fn filled(&self) {
         self.notify.notified().await;
+    }
+
+    /// Says how many bytes wait for the socket.
+    pub fn set_unwritten(&self, bytes: usize) {
+        self.unwritten.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes wait for the socket, besides replies that were not taken.
+    pub fn unwritten(&self) -> usize {
+        self.unwritten.load(Ordering::Relaxed)
     }
 
     fn letters(&self) -> MutexGuard<'_, Letters> {

@@ -32,6 +32,8 @@ pub trait Passwords: Send + Sync + 'static {
     async fn hash(&self, password: &str) -> Result<String, HashError>;
     /// Whether a password is the one that was hashed; takes as long for `None`, and is then false.
     async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool, HashError>;
+    /// Whether a hash was made at other costs than a new one would be.
+    fn is_outdated(&self, hash: &str) -> bool;
 }
 
 /// argon2id on tokio's blocking threads.
@@ -164,6 +166,14 @@ impl Passwords for Argon2id {
         let (password, hash) = (password.to_owned(), hash.unwrap_or(&self.nobody).to_owned());
         self.run(move |blocks| Ok(matches(&password, &hash, blocks)? && known)).await?
     }
+
+    fn is_outdated(&self, hash: &str) -> bool {
+        let parsed = PasswordHash::new(hash).ok();
+        let params = parsed.as_ref().and_then(|hash| Params::try_from(hash).ok());
+        let version = parsed.as_ref().and_then(|hash| hash.version);
+        let costs = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+        params.as_ref().map(costs) != Some(costs(&self.params)) || version != Some(Version::V0x13.into())
+    }
 }
 
 const SALT_BYTES: usize = 16;
@@ -190,5 +200,6 @@ mod tests {
         let other: PasswordHash = other.hash_password_with_salt(b"asuna", &[7; 16]).unwrap();
         assert_eq!(passwords.verify("asuna", Some(&other.to_string())).await, Ok(true));
         assert_eq!(passwords.verify("asunb", Some(&other.to_string())).await, Ok(false));
+        assert!(!passwords.is_outdated(&hash) && passwords.is_outdated(&other.to_string()));
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use protocol::{UserId, message::PresenceState};
 
 use crate::{
+    gauges::largest,
     outbox::{Outbox, Wakes},
     relay::Relay,
 };
@@ -101,6 +102,14 @@ impl Registry {
     /// Sessions served.
     pub fn session_count(&self) -> usize {
         self.state().sessions.values().map(Vec::len).sum()
+    }
+
+    /// Sessions served, the most of one user, and the most bytes that one has waiting for its socket.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        let state = self.state();
+        let unwritten = state.sessions.values().flatten().map(|outbox| outbox.unwritten());
+        let of_one_user = largest(state.sessions.values().map(Vec::len));
+        (state.sessions.values().map(Vec::len).sum(), of_one_user, largest(unwritten))
     }
 
     fn changed(&self, state: &State, user: UserId) {

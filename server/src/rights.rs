@@ -1,11 +1,14 @@
 //! Who may do what in a conversation, as of an entry of its log. Pure: a fold over the log's rights entries.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use protocol::{Conversation, ConversationId, EntryBody, ErrorCode, UserId, message::Role};
+use serde::{Deserialize, Serialize};
+
+use crate::store::TokenHash;
 
 /// The rights in one conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rights {
     /// Of two users.
     Direct(DirectRights),
@@ -16,7 +19,7 @@ pub enum Rights {
 }
 
 /// Friendship and blocks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectRights {
     /// Whether the two are friends.
     pub friends: bool,
@@ -27,7 +30,7 @@ pub struct DirectRights {
 }
 
 /// Membership.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRights {
     /// The group's name; empty of one that never was.
     pub title: String,
@@ -59,6 +62,25 @@ pub enum Act {
         /// Their name.
         user_name: String,
     },
+    /// Notices, of one's own: another password.
+    ChangePassword(NewPassword),
+}
+
+/// A password to be set. Its `Debug` form hides the hashes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewPassword {
+    /// The hash of the password so far: if it is another one by now, nothing is changed.
+    pub verified: String,
+    /// The new one's.
+    pub hash: String,
+    /// The token of the session that asks: the only one that stays, and if it does not exist any more, nothing is changed.
+    pub token: TokenHash,
+}
+
+impl fmt::Debug for NewPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewPassword(..)")
+    }
 }
 
 impl Act {
@@ -71,7 +93,9 @@ impl Act {
             | (Self::Unblock, EntryBody::Unblocked)
             | (Self::Join, EntryBody::Joined)
             | (Self::Quit, EntryBody::Left | EntryBody::Deleted)
-            | (Self::Delete, EntryBody::Deleted) => true,
+            | (Self::Delete, EntryBody::Deleted)
+            // The passwords are not compared: neither of them is kept.
+            | (Self::ChangePassword(_), EntryBody::PasswordChanged) => true,
             (Self::Remove { user, .. }, EntryBody::Removed { user: removed, .. }) => user == removed,
             _ => false,
         }
@@ -121,7 +145,12 @@ impl Rights {
         match self {
             Self::Direct(direct) => direct.check(conv, user, act),
             Self::Group(group) => group.check(user, act),
-            Self::Notices => Err(ErrorCode::NoSuchConversation),
+            Self::Notices => match (conv.parse(), act) {
+                (Conversation::Notices(owner), Act::ChangePassword(_)) if owner == user => {
+                    Ok(EntryBody::PasswordChanged)
+                }
+                _ => Err(ErrorCode::NoSuchConversation),
+            },
         }
     }
 }

@@ -193,7 +193,8 @@ impl Session {
     /// Adds a conversation that was opened for the user.
     pub fn add(&mut self, place: Attached, after: Seq) {
         let conv = place.cell.conv;
-        if self.reads(conv) {
+        // It was asked for when the conversation was not read yet; an earlier period's place may have come since.
+        if self.knows_period(conv, after) {
             return;
         }
         let delivered = self.cursors.get(&conv).map_or(Seq::ZERO, |cursor| cursor.delivered);

@@ -4,7 +4,7 @@
 //! conversations advanced: one query, however many sessions. Since a commit can become visible later than any look-back, as a
 //! backstop every local feed's head is compared with the store in turn.
 //!
-//! Cost per look: reading (write rate x (interval + look-back)) index entries, and at most `HEADS_MAX` rows out.
+//! Cost per look: reading (write rate x (interval + look-back)) index entries, and at most `sweep_heads_max` rows out.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,13 +14,11 @@ use tracing::warn;
 
 use crate::{
     feeds::Feeds,
+    node::NodeConfig,
+    sizes::Sizes,
     store::{self, Store},
 };
 
-/// How far a look goes back beyond the last one: commits become visible after the time they carry.
-const LOOK_BACK: Duration = Duration::from_secs(2);
-/// Conversations in one look. If more advanced, all local heads are compared instead.
-const HEADS_MAX: usize = 10_000;
 /// Heads in one query.
 const BATCH_MAX: usize = 1000;
 
@@ -31,6 +29,7 @@ pub struct Sweep {
     interval: Duration,
     /// In which every local head is compared once (SPEC.md, section 10).
     round: Duration,
+    sizes: Sizes,
     since: Option<UnixMillis>,
     /// Local conversations still to be compared in this round.
     left: Vec<ConversationId>,
@@ -38,8 +37,9 @@ pub struct Sweep {
 
 impl Sweep {
     /// A sweep that has not looked yet.
-    pub fn new(store: Arc<dyn Store>, feeds: Arc<Feeds>, interval: Duration, round: Duration) -> Self {
-        Self { store, feeds, interval, round, since: None, left: Vec::new() }
+    pub fn new(store: Arc<dyn Store>, feeds: Arc<Feeds>, config: &NodeConfig) -> Self {
+        let NodeConfig { sweep_interval: interval, sweep_round: round, sizes, .. } = *config;
+        Self { store, feeds, interval, round, sizes, since: None, left: Vec::new() }
     }
 
     /// Looks at every interval, and at once when `gap` says that hints may have been lost; until `stop`.
@@ -65,7 +65,7 @@ impl Sweep {
     }
 
     async fn look(&mut self) -> store::Result<()> {
-        let look_back = i64::try_from(LOOK_BACK.as_millis()).unwrap_or(i64::MAX);
+        let look_back = i64::try_from(self.sizes.sweep_look_back.as_millis()).unwrap_or(i64::MAX);
         match self.since {
             // The first look finds out what time it is in the store. No feed is older than an interval.
             None => {
@@ -73,8 +73,9 @@ impl Sweep {
                 self.since = Some(self.store.now().await?.saturating_sub(interval));
             }
             Some(since) => {
-                let advanced = self.store.advanced(since.saturating_sub(look_back), HEADS_MAX).await?;
-                self.since = Some(advanced.until.max(since));
+                let (since, most) = (since.saturating_sub(look_back), self.sizes.sweep_heads_max);
+                let advanced = self.store.advanced(since, most).await?;
+                self.since = self.since.max(Some(advanced.until));
                 if advanced.truncated {
                     self.compare_all().await?;
                 }

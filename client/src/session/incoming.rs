@@ -42,7 +42,10 @@ impl<K> Session<K> {
                         self.shown(now, conv, seq);
                     }
                 }
-                Received::Duplicate => debug!(conv = %entry.conv, seq = %entry.seq, "duplicate dropped"),
+                Received::Duplicate => {
+                    self.duplicates += 1;
+                    debug!(conv = %entry.conv, seq = %entry.seq, "duplicate dropped");
+                }
                 Received::Gap => self.fail("an entry is not the next one of its conversation"),
             },
             Push::CaughtUp => self.events.push_back(Event::CaughtUp),
@@ -221,6 +224,8 @@ fn is_of_this_moment(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::NotLoggedIn
+            | ErrorCode::BadCredentials
+            | ErrorCode::BadToken
             | ErrorCode::NoSuchUser
             | ErrorCode::NotMember
             | ErrorCode::AlreadyMember

@@ -331,7 +331,7 @@ fn a_refused_token_ends_the_session_and_says_what_is_not_known() {
             "connected",
             "sessionended { reason: badtoken }",
             "failed 1: Unknown",
-            r#"failed 2: Refused(ErrorBody { code: BadToken, definite: true, field: None, message: "m" })"#,
+            r#"failed 2: Refused(ErrorBody { code: BadToken, definite: true, field: None, retry_after_ms: None, message: "m" })"#,
         ]),
     );
 }
@@ -346,7 +346,7 @@ fn refusals_of_one_attempt_are_repeated_within_bounds() {
         |first, second| logged_in(vec![Ask(1, send(7, "hi")), Server(first), Pass(200), Server(second)]);
     let refused = |code: &str| {
         format!(
-            r#"failed 1: Refused(ErrorBody {{ code: {code}, definite: true, field: None, message: "m" }})"#
+            r#"failed 1: Refused(ErrorBody {{ code: {code}, definite: true, field: None, retry_after_ms: None, message: "m" }})"#
         )
     };
     let ok = r#"{"id":17,"ok":{"seq":5}}"#;
@@ -501,7 +501,7 @@ fn everything_is_bounded() {
     let too_long = |key| {
         let message = ErrorCode::FrameTooLong.message();
         format!(
-            r#"failed {key}: Refused(ErrorBody {{ code: FrameTooLong, definite: true, field: None, message: "{message}" }})"#
+            r#"failed {key}: Refused(ErrorBody {{ code: FrameTooLong, definite: true, field: None, retry_after_ms: None, message: "{message}" }})"#
         )
     };
     // A line that the server would skip without knowing whose it was is not sent.

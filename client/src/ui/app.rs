@@ -214,9 +214,9 @@ impl App {
         }
     }
 
-    /// Asks for two lines; `None` if one of them did not come.
-    async fn form(&mut self, command: &'static str, asks: [Ask; 2]) -> Option<[String; 2]> {
-        let mut lines = [String::new(), String::new()];
+    /// Asks for lines; `None` if one of them did not come.
+    async fn form<const N: usize>(&mut self, command: &'static str, asks: [Ask; N]) -> Option<[String; N]> {
+        let mut lines = [const { String::new() }; N];
         for (line, ask) in lines.iter_mut().zip(asks) {
             let answer = self.line(ask).await;
             if answer == Answer::End && !self.interactive && !self.stopped {

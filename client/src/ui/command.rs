@@ -13,6 +13,7 @@ pub(crate) enum Command {
     Help,
     ShowMe,
     UpdateList,
+    Passwd,
     Quit,
     Chat { user: UserId, text: String },
     GroupChat { group: GroupId, text: String },
@@ -69,6 +70,7 @@ pub(crate) const USAGES: &[Usage] = &[
         "history:friend:friendid[:count] or history:group:groupid[:count]",
         "show older messages",
     ),
+    usage("passwd", "passwd", "change your password; your other sessions end"),
     usage("quit", "quit", "log out and leave"),
 ];
 
@@ -93,6 +95,7 @@ impl Command {
                 "help" => Some(Self::Help),
                 "showme" => Some(Self::ShowMe),
                 "updatelist" => Some(Self::UpdateList),
+                "passwd" => Some(Self::Passwd),
                 "quit" => Some(Self::Quit),
                 _ => None,
             };
@@ -151,6 +154,7 @@ impl Command {
             Self::Help => "help",
             Self::ShowMe => "showme",
             Self::UpdateList => "updatelist",
+            Self::Passwd => "passwd",
             Self::Quit => "quit",
             Self::Chat { .. } => "chat",
             Self::GroupChat { .. } => "groupchat",
@@ -213,6 +217,7 @@ mod tests {
         check("history:group:2:1000", "GroupHistory { group: GroupId(2), count: 1000 }");
         check("quit", "Quit");
         check(" showme ", "ShowMe");
+        check("passwd", "Passwd");
     }
 
     #[test]
@@ -226,6 +231,7 @@ mod tests {
         check("addfriend:0", "usage addfriend:friendid");
         check("creategroup:x", "usage creategroup:groupname:groupdesc");
         check("help:me", "usage help");
+        check("passwd:secret", "usage passwd");
         for bad in ["history:1", "history:friend:1:0", "history:group:1:1001", "history:user:1"] {
             check(bad, "usage history:friend:friendid[:count] or history:group:groupid[:count]");
         }

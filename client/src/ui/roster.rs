@@ -137,7 +137,7 @@ impl Roster {
             | EntryBody::Deleted => self.stale = true,
             EntryBody::Joined | EntryBody::Left => self.stale |= entry.from == self.user,
             EntryBody::Removed { user, .. } => self.stale |= *user == self.user,
-            EntryBody::Message { .. } | EntryBody::Other { .. } => {}
+            EntryBody::Message { .. } | EntryBody::PasswordChanged | EntryBody::Other { .. } => {}
         }
     }
 }

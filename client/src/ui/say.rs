@@ -46,6 +46,7 @@ fn refused(command: &str, about: About, error: &ErrorBody, roster: Option<&Roste
         None => "that group".into(),
     };
     match error.code {
+        ErrorCode::BadCredentials if command == "passwd" => "that is not your password".into(),
         ErrorCode::BadCredentials => "wrong account or password".into(),
         ErrorCode::BadToken | ErrorCode::NotLoggedIn => "the session has ended; log in again".into(),
         ErrorCode::BadText if command != "creategroup" => "the message is empty or too long".into(),
@@ -82,6 +83,9 @@ pub(crate) fn entry(entry: &Entry, roster: &Roster) -> Option<String> {
     let mine = entry.from == me;
     let who = if mine { "you".to_owned() } else { from.clone() };
     Some(match entry.conv.parse() {
+        Conversation::Notices(_) if entry.body == EntryBody::PasswordChanged => {
+            format!("{} your password was changed", time(entry.at))
+        }
         Conversation::Notices(_) => return None,
         Conversation::Direct(..) => {
             let other = roster.conversation(entry.conv);
@@ -192,5 +196,7 @@ mod tests {
         check("g7", 1, sticker, Some("kirito(1) did something that this version does not know (sticker)"));
         let opened = EntryBody::Opened { opened: "g7".parse().unwrap(), after: Seq(0), title: "x".into() };
         check("u2", 1, opened, None);
+        let changed = Some("1970-01-01 00:00:00 your password was changed");
+        check("u2", 2, EntryBody::PasswordChanged, changed);
     }
 }

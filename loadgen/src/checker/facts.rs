@@ -40,6 +40,8 @@ pub(super) struct Device {
     /// When its session went on, each time.
     pub(super) resumed: Vec<Index>,
     pub(super) ended: Option<Index>,
+    /// Whether it was gone at once.
+    pub(super) crashed: bool,
     /// Changes of whether it has a session that lives, in their order.
     pub(super) online: Vec<(Index, bool)>,
     /// Conversations of which it was told that they cannot be delivered.
@@ -259,8 +261,9 @@ impl<'a> Facts<'a> {
                     // Read more than once: the last one counts.
                     self.finals.insert((*conv, *user), Final { at, entries });
                 }
-                What::Ended { device } => self.on_device(*device, at, |d| {
+                What::Ended { device } | What::Crashed { device } => self.on_device(*device, at, |d| {
                     d.ended = Some(at);
+                    d.crashed = matches!(event.what, What::Crashed { .. });
                     d.online.push((at, false));
                 }),
                 What::Disconnected { device } => {
@@ -275,6 +278,7 @@ impl<'a> Facts<'a> {
                 | What::CaughtUp { .. }
                 | What::Presence { .. }
                 | What::Canary { .. }
+                | What::Memory { .. }
                 | What::FinalLists { .. } => {}
             }
         }

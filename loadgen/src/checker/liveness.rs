@@ -13,7 +13,10 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     let recovered = healed + if facts.faults { facts.bounds.delivery } else { Duration::ZERO };
     for operation in &facts.operations {
         let asked = facts.time(operation.invoked);
-        if asked < recovered {
+        let device = facts.devices.get(&operation.device);
+        let unseen = operation.returned.is_none_or(|(_, outcome)| *outcome == Outcome::Unknown);
+        // Nobody is left to answer to.
+        if asked < recovered || (unseen && device.is_some_and(|device| device.crashed)) {
             continue;
         }
         let late = |at: Duration| at > asked + facts.bounds.operation;

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{ConversationId, Seq};
+use protocol::{ConversationId, ErrorCode, Seq};
 
 use super::{Findings, Invariant, facts::Facts};
-use crate::history::Index;
+use crate::history::{Index, Outcome};
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     shown_once(facts, findings);
     one_entry(facts, findings);
     one_answer(facts, findings);
+    no_late_refusal(facts, findings);
 }
 
 /// [`Invariant::ExactlyOnce`], of a device.
@@ -70,4 +71,47 @@ fn one_answer(facts: &Facts<'_>, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// [`Invariant::IdempotentRetry`]: what was acknowledged is not refused when it is asked for again.
+fn no_late_refusal(facts: &Facts<'_>, findings: &mut Findings) {
+    for ((user, _), places) in facts.requests.iter().filter(|(_, places)| places.len() > 1) {
+        let asked = || places.iter().map(|place| &facts.operations[*place]);
+        for refused in asked() {
+            let Some((at, Outcome::Failed { code: Some(code) })) = refused.returned else { continue };
+            if !speaks_of_the_request(*code) {
+                continue;
+            }
+            let acknowledged = asked().find_map(|operation| {
+                let (conv, seq, at) = operation.acknowledged()?;
+                (operation.call == refused.call && at < refused.invoked).then_some((conv, seq, at))
+            });
+            if let Some((conv, seq, acknowledged)) = acknowledged {
+                findings.anomaly(
+                    Invariant::IdempotentRetry,
+                    vec![acknowledged, refused.invoked, at],
+                    format!("user {user} was answered {conv}/{seq}, and refused ({code}) when repeating"),
+                );
+            }
+        }
+    }
+}
+
+/// Whether a refusal is one for what was asked, and not for the moment, the connection or the form.
+fn speaks_of_the_request(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NoSuchUser
+            | ErrorCode::NoSuchGroup
+            | ErrorCode::NoSuchConversation
+            | ErrorCode::NotMember
+            | ErrorCode::AlreadyMember
+            | ErrorCode::NotCreator
+            | ErrorCode::NotFriends
+            | ErrorCode::AlreadyFriends
+            | ErrorCode::Blocked
+            | ErrorCode::AlreadyBlocked
+            | ErrorCode::NotBlocked
+            | ErrorCode::IdReused
+    )
 }

@@ -1,11 +1,12 @@
 //! Where the observers of a run write down what they see.
 
 use std::{
-    mem,
+    fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -17,19 +18,27 @@ use super::{Bounds, Call, DeviceId, Event, History, OperationId, Outcome, What};
 #[derive(Debug, Clone)]
 pub struct Recorder(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
-    started: Instant,
+    /// The time since the beginning.
+    time: Box<dyn Fn() -> Duration + Send + Sync>,
     history: Mutex<History>,
     devices: AtomicU32,
     operations: AtomicU64,
 }
 
 impl Recorder {
-    /// An empty history that starts now.
+    /// An empty history that starts now, by the clock of this runtime: for observers in one runtime, or in
+    /// several whose time is the real one.
     pub fn new(bounds: Bounds) -> Self {
+        let started = Instant::now();
+        Self::with_time(bounds, move || started.elapsed())
+    }
+
+    /// An empty history by a clock that counts from its start, the same for all observers, and never goes
+    /// back. In a simulation every host has instants of its own, which cannot be compared.
+    pub fn with_time(bounds: Bounds, time: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
-            started: Instant::now(),
+            time: Box::new(time),
             history: Mutex::new(History { bounds, events: Vec::new() }),
             devices: AtomicU32::new(0),
             operations: AtomicU64::new(0),
@@ -40,7 +49,7 @@ impl Recorder {
     pub fn record(&self, what: What) {
         let mut history = self.history();
         // Under the lock, so that times grow with indexes.
-        let at = self.0.started.elapsed();
+        let at = (self.0.time)();
         history.events.push(Event { at, what });
     }
 
@@ -106,6 +115,12 @@ impl Recorder {
     fn history(&self) -> MutexGuard<'_, History> {
         // An event is there or not, at any point of a writer.
         self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("history", &self.history).finish_non_exhaustive()
     }
 }
 

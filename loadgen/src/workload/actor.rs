@@ -1,18 +1,22 @@
-//! One session of one user: asks for one thing after the other, and replaces its device when that ends.
+//! One session of one user: does one thing after the other, and replaces its device when that ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use protocol::{
-    ClientMsgId, ConversationId, GroupId, Net, Request, UserId,
+    ClientMsgId, ConversationId, GroupId, Net, Request, Seq, UserId,
     message::{CreateGroup, GroupTarget, History, Login, Members, Password, RemoveMember, Send, UserTarget},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    select,
+    time::{Instant, sleep, sleep_until},
+};
 
 use super::{
-    Shared,
-    device::{Asker, Device},
-    people::Person,
-    plan::Step,
+    Part, Shared,
+    device::{Device, Owner},
+    draw::Draw,
+    people::{CROWD, People, Person, group_name},
+    script::{Action, BURST_MAX, Operation, Place},
 };
 use crate::{
     canary,
@@ -20,45 +24,154 @@ use crate::{
     rng::Rng,
 };
 
-/// Sends of a burst.
-const BURST_MAX: u64 = 8;
-/// Between two attempts to log in.
-const LOGIN_PAUSE: Duration = Duration::from_millis(200);
-/// A new device comes after a pause up to this one.
-const AWAY_MAX: Duration = Duration::from_millis(500);
+/// No text is longer: more than any node takes by default, so that it is refused.
+const TEXT_BYTES_MAX: usize = 100_000;
+
+/// No operation is later: a script comes from a file, and there is an end to what a clock can add.
+const AT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) struct Actor<N> {
-    pub(super) shared: Arc<Shared<N>>,
+    pub(super) part: Arc<Part<N>>,
+    pub(super) people: Arc<People>,
     pub(super) person: Arc<Person>,
     pub(super) user: UserId,
-    /// The place of the user among all, and of the session among theirs.
-    pub(super) place: (usize, usize),
+    /// Which of the user's.
+    pub(super) session: usize,
     pub(super) rng: Rng,
     pub(super) device: Option<Device>,
-    /// What was said, so that all texts differ.
-    pub(super) said: u64,
 }
 
 impl<N: Net> Actor<N> {
-    /// Does its part of the operations. Returns itself for what comes after.
-    pub(super) async fn run(mut self) -> Self {
+    /// Does its part of the operations, which begin at the time given. Returns itself for what comes after.
+    pub(super) async fn run(mut self, began: Instant) -> Self {
+        let shared = Arc::clone(&self.part.shared);
+        match &shared.plan.script {
+            Some(script) => self.follow(script, began).await,
+            None => self.improvise().await,
+        }
+        self
+    }
+
+    /// Does what a script says.
+    async fn follow(&mut self, script: &[Operation], began: Instant) {
+        let mine =
+            |operation: &&Operation| operation.user == self.person.at && operation.session == self.session;
+        let mut left: Vec<&Operation> = script.iter().filter(mine).collect();
+        // Stable: of operations at one time, the list says which is first.
+        left.sort_by_key(|operation| operation.at);
+        let mut left: VecDeque<_> = left.into_iter().zip(0..).collect();
+        let last = script.iter().map(|operation| operation.at).max().unwrap_or_default();
+        self.log_in(None).await;
+        while let Some((operation, nth)) = left.pop_front() {
+            if !self.idle_until(moment(began, operation.at)).await || !self.log_in(None).await {
+                return;
+            }
+            let crash = left.iter().position(|(next, _)| matches!(next.what, Action::Crash { .. }));
+            let crash_at = crash.and_then(|place| left.get(place)).map(|(next, _)| moment(began, next.at));
+            if self.carry_out_or_crash(&operation.what, nth, crash_at).await {
+                let crash = crash.and_then(|place| left.remove(place));
+                if let Some((Operation { what: Action::Crash { away }, .. }, _)) = crash {
+                    self.away(*away).await;
+                }
+            }
+        }
+        self.idle_until(moment(began, last)).await;
+    }
+
+    /// Does one thing, and has the device gone at the time given, if it is not done by then. Returns whether
+    /// that was so.
+    async fn carry_out_or_crash(&mut self, action: &Action, nth: u64, crash_at: Option<Instant>) -> bool {
+        let plug = self.device.as_ref().map(|device| device.asker.plug.clone());
+        let mut acting = Box::pin(self.carry_out(action, nth));
+        let (Some(crash_at), Some(plug)) = (crash_at, plug) else {
+            acting.await;
+            return false;
+        };
+        select! {
+            // What is done in time is done.
+            biased;
+            () = &mut acting => return false,
+            () = sleep_until(crash_at) => plug.pull(),
+        }
+        acting.await;
+        true
+    }
+
+    /// Keeps up the session until then. False if the workload is told to stop before.
+    async fn idle_until(&mut self, then: Instant) -> bool {
+        loop {
+            let stop = self.part.shared.signals.stop.clone();
+            let lost = async {
+                match &self.device {
+                    Some(device) => device.over().await,
+                    None => std::future::pending().await,
+                }
+            };
+            select! {
+                biased;
+                () = stop.cancelled() => return false,
+                () = sleep_until(then) => return true,
+                () = lost => {}
+            }
+            if !self.log_in(None).await {
+                return false;
+            }
+        }
+    }
+
+    /// Does what comes to mind.
+    async fn improvise(&mut self) {
         if self.log_in(None).await {
             self.first_steps().await;
         }
-        while self.shared.next_operation() {
+        // What the first steps say has the numbers before.
+        let mut nth = 2;
+        while self.part.shared.next_operation() {
             if !self.log_in(None).await {
                 break;
             }
-            let step = self.shared.plan.mix.draw(&mut self.rng);
-            self.step(step).await;
-            let most = self.shared.plan.pause * 2;
-            let pause =
-                Duration::from_micros(self.rng.below(u64::try_from(most.as_micros()).unwrap_or(u64::MAX)));
-            if !pause.is_zero() {
-                let _ = self.shared.cancel.run_until_cancelled(sleep(pause)).await;
+            let (shared, person) = (&self.part.shared, &self.person);
+            let mut draw = Draw { plan: &shared.plan, people: &self.people, person, rng: &mut self.rng };
+            if let Some(action) = draw.next() {
+                Box::pin(self.carry_out(&action, nth)).await;
+                nth += 1;
             }
+            let most = u64::try_from((self.part.shared.plan.pause * 2).as_micros()).unwrap_or(u64::MAX);
+            let pause = Duration::from_micros(self.rng.below(most));
+            self.away(pause).await;
         }
-        self
+    }
+
+    /// So that there is somebody to talk to from the start.
+    async fn first_steps(&mut self) {
+        if self.part.shared.plan.crowd {
+            return self.join_the_crowd().await;
+        }
+        if self.session != 0 {
+            return;
+        }
+        let user = (self.person.at + 1) % self.people.users.len();
+        Box::pin(self.carry_out(&Action::Befriend { user }, 0)).await;
+        if self.person.at.is_multiple_of(4) {
+            let group = self.people.fresh_label();
+            Box::pin(self.carry_out(&Action::CreateGroup { group }, 1)).await;
+        }
+    }
+
+    /// Returns when the user is in the group that all talk in, or the workload is told to stop.
+    async fn join_the_crowd(&mut self) {
+        while self.log_in(None).await {
+            let group = self.people.group(CROWD);
+            if group.is_some_and(|group| self.person.convs().contains(&ConversationId::group(group))) {
+                return;
+            }
+            match (self.session, self.person.at, group) {
+                (0, 0, None) => Box::pin(self.carry_out(&Action::CreateGroup { group: CROWD }, 0)).await,
+                (0, _, Some(_)) => Box::pin(self.carry_out(&Action::Join { group: CROWD }, 0)).await,
+                _ => {}
+            }
+            self.away(self.part.shared.plan.retry_pause).await;
+        }
     }
 
     /// Sees to it that there is a device with a session; gives up when the workload is told to stop, or at
@@ -72,133 +185,115 @@ impl<N: Net> Actor<N> {
                 }
                 device.close().await;
             }
+            let shared = &self.part.shared;
             let given_up = match until {
                 Some(until) => Instant::now() >= until,
-                None => self.shared.cancel.is_cancelled(),
+                None => shared.signals.stop.is_cancelled(),
             };
-            let Some(address) = self.rng.pick(&self.shared.addresses).filter(|_| !given_up) else {
+            if given_up {
                 return false;
-            };
+            }
+            let Some(address) = self.address() else { return false };
             // Some devices never confirm: the next one of their user is shown the same again.
             let confirms = self.rng.chance(3, 4);
-            let around = self.shared.around();
-            let device = Device::start(Some((&self.person, self.user)), address, confirms, &around);
+            let owner = Owner { user: self.user, person: &self.person, people: &self.people };
+            let device = Device::start(Some(&owner), &address, confirms, &self.part.around());
+            self.person.plugged(self.session, device.asker.plug.clone());
             let (account, password) = (self.person.name.clone(), Password(self.person.name.clone()));
             match device.asker.ask(Request::Login(Login { account, password })).await {
                 Outcome::Ok { .. } => self.device = Some(device),
                 _ => {
                     device.close().await;
-                    sleep(LOGIN_PAUSE).await;
+                    sleep(self.part.shared.plan.retry_pause).await;
                 }
             }
         }
     }
 
-    /// So that there is somebody to talk to from the start.
-    async fn first_steps(&mut self) {
-        if self.place.1 != 0 {
-            return;
+    /// Where the next device connects.
+    fn address(&mut self) -> Option<String> {
+        let Shared { addresses, plan, .. } = &*self.part.shared;
+        if plan.in_turn {
+            return addresses.get((self.person.at + self.session) % addresses.len().max(1)).cloned();
         }
-        let users = &self.shared.people.users;
-        let next = users[(self.place.0 + 1) % users.len()];
-        let mid = self.mid();
-        self.act(Request::Befriend(UserTarget { mid, user: next })).await;
-        if self.place.0.is_multiple_of(4) {
-            self.step(Step::CreateGroup).await;
-        }
+        self.rng.pick(addresses).cloned()
     }
 
-    async fn step(&mut self, step: Step) {
+    /// Does one thing, the `nth` of this session. What refers to nothing is skipped.
+    async fn carry_out(&mut self, action: &Action, nth: u64) {
         let Some(asker) = self.device.as_ref().map(|device| device.asker.clone()) else { return };
-        let mid = self.mid();
-        match step {
-            Step::Send => {
-                if let Some(request) = self.words() {
-                    self.act(request).await;
+        let unique = format!("{}.{}.{nth}", self.person.at, self.session);
+        match action {
+            Action::Send { to, text_bytes } => self.act(self.words(*to, &unique, *text_bytes)).await,
+            Action::Burst { to, count } => self.burst(*to, &unique, *count).await,
+            Action::Repeat { back } => self.act(self.person.asked_before(*back)).await,
+            Action::History { of, before, limit } => {
+                if let Some(conv) = self.place(*of) {
+                    let history = History { conv, before: before.map(Seq), limit: *limit };
+                    asker.ask(Request::History(history)).await;
                 }
             }
-            Step::Burst => self.burst(&asker).await,
-            Step::Repeat => {
-                if let Some(request) = self.person.any_asked(&mut self.rng) {
-                    self.act(request).await;
+            Action::Friends => drop(asker.friends().await),
+            Action::Groups => drop(asker.groups().await),
+            Action::Members { group } => {
+                if let Some(group) = self.people.group(*group) {
+                    asker.ask(Request::Members(Members { group, after: 0 })).await;
                 }
             }
-            Step::History => {
-                if let Some(conv) = self.somewhere() {
-                    let limit = self.rng.chance(3, 4).then(|| 1 + self.rng.below(100) as u32);
-                    let before = self.rng.chance(1, 3).then(|| protocol::Seq(1 + self.rng.below(200)));
-                    asker.ask(Request::History(History { conv, before, limit })).await;
+            Action::Befriend { user } => self.act(self.user_target(*user).map(Request::Befriend)).await,
+            Action::Unfriend { user } => self.act(self.user_target(*user).map(Request::Unfriend)).await,
+            Action::Block { user } => self.act(self.user_target(*user).map(Request::Block)).await,
+            Action::Unblock { user } => self.act(self.user_target(*user).map(Request::Unblock)).await,
+            Action::CreateGroup { group } => {
+                let (mid, name) = (self.mid(), group_name(*group));
+                let request = CreateGroup { mid, name, description: String::new() };
+                self.act(Some(Request::CreateGroup(request))).await;
+            }
+            Action::Join { group } => self.act(self.group_target(*group).map(Request::Join)).await,
+            Action::Quit { group } => self.act(self.group_target(*group).map(Request::Quit)).await,
+            Action::DeleteGroup { group } => {
+                self.act(self.group_target(*group).map(Request::DeleteGroup)).await;
+            }
+            Action::RemoveMember { group, user } => {
+                let both = self.people.group(*group).zip(self.people.users.get(*user).copied());
+                let request = |(group, user)| RemoveMember { mid: self.mid(), group, user };
+                self.act(both.map(request).map(Request::RemoveMember)).await;
+            }
+            Action::Reconnect { logout, away } => {
+                if *logout {
+                    asker.ask(Request::Logout).await;
                 }
-            }
-            Step::Lists => match self.rng.below(3) {
-                0 => drop(asker.friends().await),
-                1 => drop(asker.groups().await),
-                _ => {
-                    if let Some(group) = self.some_group() {
-                        asker.ask(Request::Members(Members { group, after: 0 })).await;
-                    }
+                if let Some(device) = self.device.take() {
+                    device.close().await;
                 }
-            },
-            Step::Befriend | Step::Unfriend | Step::Block | Step::Unblock => {
-                let Some(user) = self.rng.pick(&self.shared.people.users).copied() else { return };
-                let target = UserTarget { mid, user };
-                self.act(match step {
-                    Step::Befriend => Request::Befriend(target),
-                    Step::Unfriend => Request::Unfriend(target),
-                    Step::Block => Request::Block(target),
-                    _ => Request::Unblock(target),
-                })
-                .await;
+                self.away(*away).await;
             }
-            Step::CreateGroup => {
-                let name = format!("club {}.{}.{}", self.place.0, self.place.1, self.said);
-                self.said += 1;
-                self.act(Request::CreateGroup(CreateGroup { mid, name, description: String::new() })).await;
+            Action::Crash { away } => {
+                asker.plug.pull();
+                self.away(*away).await;
             }
-            Step::Join => {
-                if let Some(group) = self.shared.people.any_group(&mut self.rng) {
-                    self.act(Request::Join(GroupTarget { mid, group })).await;
-                }
-            }
-            Step::Quit | Step::DeleteGroup => {
-                let group = match step {
-                    Step::Quit => self.some_group(),
-                    _ => self.own_group(),
-                };
-                let Some(group) = group else { return };
-                let target = GroupTarget { mid, group };
-                self.act(match step {
-                    Step::Quit => Request::Quit(target),
-                    _ => Request::DeleteGroup(target),
-                })
-                .await;
-            }
-            Step::RemoveMember => {
-                let user = self.rng.pick(&self.shared.people.users).copied();
-                if let (Some(group), Some(user)) = (self.own_group(), user) {
-                    self.act(Request::RemoveMember(RemoveMember { mid, group, user })).await;
-                }
-            }
-            Step::Reconnect => self.leave(&asker).await,
+            Action::Storm => self.person.pull_all(),
+            Action::Stall { lasting } => self.stall(*lasting).await,
         }
     }
 
     /// Asks for something that changes something.
-    async fn act(&mut self, request: Request) {
-        let Some(device) = &self.device else { return };
+    async fn act(&self, request: Option<Request>) {
+        let (Some(device), Some(request)) = (&self.device, request) else { return };
         self.person.asked(request.clone());
         let outcome = device.asker.ask(request.clone()).await;
-        took_place(&self.shared, &self.person, self.user, &request, &outcome);
+        self.took_place(&request, &outcome);
     }
 
     /// Several messages, one on the heels of the other.
-    async fn burst(&mut self, asker: &Asker) {
+    async fn burst(&self, to: Place, unique: &str, count: usize) {
+        let Some(device) = &self.device else { return };
         let mut sent = Vec::new();
-        for _ in 0..2 + self.rng.below(BURST_MAX - 1) {
-            let Some(request) = self.words() else { continue };
+        for at in 0..count.min(BURST_MAX) {
+            let Some(request) = self.words(to, &format!("{unique}.{at}"), 0) else { continue };
             self.person.asked(request.clone());
-            let asker = asker.clone();
-            sent.push(self.shared.tracker.spawn(async move { asker.ask(request).await }));
+            let asker = device.asker.clone();
+            sent.push(self.part.tracker.spawn(async move { asker.ask(request).await }));
         }
         for answer in sent {
             // What became of it is in the record.
@@ -206,79 +301,81 @@ impl<N: Net> Actor<N> {
         }
     }
 
-    /// The device ends; the next one logs in after a pause.
-    async fn leave(&mut self, asker: &Asker) {
-        if self.rng.chance(1, 3) {
-            asker.ask(Request::Logout).await;
+    /// The device takes nothing from its connection for a while; that is nobody's fault but its own.
+    async fn stall(&self, lasting: Duration) {
+        let Some(device) = &self.device else { return };
+        let recorder = &self.part.shared.recorder;
+        let name = format!("session {} of {} reads nothing", self.session, self.person.name);
+        recorder.fault_began(&name);
+        device.valve.shut();
+        select! {
+            biased;
+            () = self.part.shared.signals.stop.cancelled() => {}
+            () = device.over() => {}
+            () = sleep(lasting) => {}
         }
-        if let Some(device) = self.device.take() {
-            device.close().await;
+        device.valve.open();
+        recorder.fault_ended(&name);
+    }
+
+    async fn away(&self, pause: Duration) {
+        if !pause.is_zero() {
+            let _ = self.part.shared.signals.stop.run_until_cancelled(sleep(pause)).await;
         }
-        let away = Duration::from_micros(self.rng.below(AWAY_MAX.as_micros() as u64));
-        let _ = self.shared.cancel.run_until_cancelled(sleep(away)).await;
     }
 
     /// A message to somewhere.
-    fn words(&mut self) -> Option<Request> {
-        let conv = self.somewhere()?;
-        self.said += 1;
-        let unique = format!("{}.{}.{}", self.place.0, self.place.1, self.said);
-        Some(Request::Send(Send { mid: self.mid(), conv, text: canary::text(conv, &unique) }))
+    fn words(&self, to: Place, unique: &str, text_bytes: usize) -> Option<Request> {
+        let conv = self.place(to)?;
+        let mut text = canary::text(conv, unique);
+        let text_bytes = text_bytes.min(TEXT_BYTES_MAX);
+        if text.len() < text_bytes {
+            text.push(' ');
+            text.extend(std::iter::repeat_n('.', text_bytes - text.len()));
+        }
+        Some(Request::Send(Send { mid: self.mid(), conv, text }))
     }
 
-    /// Mostly where the user is at home, at once where rights have changed; sometimes elsewhere, to be refused.
-    fn somewhere(&mut self) -> Option<ConversationId> {
-        if self.rng.chance(1, 2)
-            && let Some(conv) = self.person.take_hot()
-        {
-            return Some(conv);
-        }
-        if self.rng.chance(9, 10)
-            && let Some(conv) = self.person.any_conv(&mut self.rng)
-        {
-            return Some(conv);
-        }
-        if self.rng.chance(1, 2) {
-            return self.shared.people.any_group(&mut self.rng).map(ConversationId::group);
-        }
-        let peer = *self.rng.pick(&self.shared.people.users)?;
-        ConversationId::direct(self.user, peer)
-    }
-
-    /// For what only its creator may do: mostly they do it.
-    fn own_group(&mut self) -> Option<GroupId> {
-        match self.rng.chance(3, 4) {
-            true => self.person.own_group(&mut self.rng),
-            false => self.some_group(),
+    fn place(&self, place: Place) -> Option<ConversationId> {
+        match place {
+            Place::Direct(user) => ConversationId::direct(self.user, *self.people.users.get(user)?),
+            Place::Group(label) => self.people.group(label).map(ConversationId::group),
+            Place::Hot => self.person.hot(),
         }
     }
 
-    fn some_group(&mut self) -> Option<GroupId> {
-        match self.rng.chance(3, 4) {
-            true => self.person.any_group(&mut self.rng),
-            false => self.shared.people.any_group(&mut self.rng),
-        }
+    fn user_target(&self, user: usize) -> Option<UserTarget> {
+        Some(UserTarget { mid: self.mid(), user: *self.people.users.get(user)? })
+    }
+
+    fn group_target(&self, label: u32) -> Option<GroupTarget> {
+        let group: GroupId = self.people.group(label)?;
+        Some(GroupTarget { mid: self.mid(), group })
     }
 
     fn mid(&self) -> ClientMsgId {
-        ClientMsgId::random(&*self.shared.entropy)
+        ClientMsgId::random(&*self.part.shared.entropy)
+    }
+
+    /// What a request that was carried out makes known.
+    fn took_place(&self, request: &Request, outcome: &Outcome) {
+        let Outcome::Ok { reply } = outcome else { return };
+        match (request, reply) {
+            (Request::CreateGroup(create), Reply::GroupCreated { group, .. }) => {
+                self.people.made_group(&create.name, *group);
+                self.person.created(*group);
+            }
+            (Request::Join(join), _) => self.person.met(ConversationId::group(join.group)),
+            (Request::Befriend(target) | Request::Block(target), _) => {
+                if let Some(conv) = ConversationId::direct(self.user, target.user) {
+                    self.person.met(conv);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
-/// What a request that was carried out makes known.
-fn took_place<N>(shared: &Shared<N>, person: &Person, user: UserId, request: &Request, outcome: &Outcome) {
-    let Outcome::Ok { reply } = outcome else { return };
-    match (request, reply) {
-        (_, Reply::GroupCreated { group, .. }) => {
-            shared.people.add_group(*group);
-            person.created(*group);
-        }
-        (Request::Join(join), _) => person.met(ConversationId::group(join.group)),
-        (Request::Befriend(target) | Request::Block(target), _) => {
-            if let Some(conv) = ConversationId::direct(user, target.user) {
-                person.met(conv);
-            }
-        }
-        _ => {}
-    }
+fn moment(began: Instant, at: Duration) -> Instant {
+    began + at.min(AT_MAX)
 }

@@ -1,41 +1,46 @@
 //! The end of a run: until nothing is on its way any more, and then what the store shows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use protocol::{ConversationId, Entry, Net, Request, UserId, message::History as HistoryRequest};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::{actor::Actor, device::Asker, people::Person};
+use super::{Part, Shared, actor::Actor, device::Asker, people::Person};
 use crate::{
     checker,
-    history::{Outcome, Recorder, Reply, What},
+    history::{Event, Outcome, Recorder, Reply, What},
 };
 
-/// Between two looks at whether all is settled: at first, and at last.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// Between two attempts to read.
-const READ_PAUSE: Duration = Duration::from_millis(200);
+/// Between the first two looks at whether all is settled; the later pauses are longer.
+const LOOK_MIN: Duration = Duration::from_millis(50);
 /// One user in so many goes before the others.
 const GOING: usize = 3;
 /// The longest page there is.
 const PAGE: u32 = 100;
 
-/// Waits, reads and waits again, for as long as the plan allows.
-pub(super) async fn settle<N: Net>(actors: &mut [Actor<N>], recorder: &Recorder) {
-    let Some(shared) = actors.first().map(|actor| Arc::clone(&actor.shared)) else { return };
-    let until = Instant::now() + shared.plan.settle;
+/// Waits, reads and waits again, for as long as the plan allows. Every part does so with its own actors, and
+/// the first one looks for all.
+pub(super) async fn settle<N: Net>(part: &Part<N>, actors: &mut [Actor<N>], first: bool) {
+    let (shared, plan) = (&part.shared, &part.shared.plan);
+    let until = Instant::now() + plan.settle;
     for actor in &mut *actors {
         actor.log_in(Some(until)).await;
     }
-    quiet(recorder, shared.plan.quiet, until).await;
+    shared.meet().await;
+    if first {
+        quiet(&shared.recorder, plan.quiet, until).await;
+    }
+    shared.meet().await;
 
     let mut readers = Vec::new();
-    for actor in actors.iter().filter(|actor| actor.place.1 == 0) {
+    for actor in actors.iter().filter(|actor| actor.session == 0) {
         let Some(device) = &actor.device else { continue };
         let (asker, person, user) = (device.asker.clone(), Arc::clone(&actor.person), actor.user);
-        let recorder = recorder.clone();
-        readers.push(shared.tracker.spawn(read_all(asker, person, user, recorder, until)));
+        readers.push(part.tracker.spawn(read_all(asker, person, user, Arc::clone(shared), until)));
     }
     for reader in readers {
         if let Err(error) = reader.await {
@@ -43,25 +48,32 @@ pub(super) async fn settle<N: Net>(actors: &mut [Actor<N>], recorder: &Recorder)
         }
     }
 
-    converge(actors, recorder, until).await;
+    converge(shared, actors, first, until).await;
     // Some go, so that the others have an absence to be told of.
-    for actor in actors.iter_mut().filter(|actor| actor.place.0 % GOING == GOING - 1) {
+    for actor in actors.iter_mut().filter(|actor| actor.person.at % GOING == GOING - 1) {
         if let Some(device) = actor.device.take() {
             device.close().await;
         }
     }
-    converge(actors, recorder, Instant::now() + shared.plan.settle).await;
+    converge(shared, actors, first, Instant::now() + plan.settle).await;
 }
 
 /// Waits until every device was shown what there is and told who is online.
-async fn converge<N: Net>(actors: &[Actor<N>], recorder: &Recorder, until: Instant) {
-    let (mut pause, longest) = LOOKS;
+async fn converge<N: Net>(shared: &Shared, actors: &[Actor<N>], first: bool, until: Instant) {
+    let (mut pause, longest) = (LOOK_MIN.min(shared.plan.look_max), shared.plan.look_max);
     loop {
         // Who is online is told to whoever asks.
         for device in actors.iter().filter_map(|actor| actor.device.as_ref()) {
             device.asker.friends().await;
         }
-        if recorder.look(checker::unsettled).is_empty() || Instant::now() >= until {
+        shared.meet().await;
+        if first {
+            let settled = shared.recorder.look(checker::unsettled).is_empty() || Instant::now() >= until;
+            shared.settled.store(settled, Ordering::Relaxed);
+        }
+        // All part here, or all look again.
+        shared.meet().await;
+        if shared.settled.load(Ordering::Relaxed) {
             return;
         }
         sleep(pause).await;
@@ -69,28 +81,33 @@ async fn converge<N: Net>(actors: &[Actor<N>], recorder: &Recorder, until: Insta
     }
 }
 
-/// Waits until nothing was recorded for a while: every delivery is.
+/// Waits until for a while nothing was shown to any device and nothing answered.
 async fn quiet(recorder: &Recorder, quiet: Duration, until: Instant) {
-    let (mut events, mut since) = (recorder.len(), Instant::now());
+    let (mut seen, mut since) = (recorder.len(), Instant::now());
     while since.elapsed() < quiet && Instant::now() < until {
         sleep(quiet / 10).await;
-        let now = recorder.len();
-        if now != events {
-            (events, since) = (now, Instant::now());
+        let moved = |event: &Event| matches!(event.what, What::Entry { .. } | What::Returned { .. });
+        let (now, moved) = recorder.look(|history| {
+            (history.events.len(), history.events.get(seen..).unwrap_or_default().iter().any(moved))
+        });
+        seen = now;
+        if moved {
+            since = Instant::now();
         }
     }
 }
 
 /// Reads all that a user can know of.
-async fn read_all(asker: Asker, person: Arc<Person>, user: UserId, recorder: Recorder, until: Instant) {
+async fn read_all(asker: Asker, person: Arc<Person>, user: UserId, shared: Arc<Shared>, until: Instant) {
+    let recorder = &shared.recorder;
     person.met(ConversationId::notices(user));
     for conv in person.convs() {
-        while let Err(()) = read(&asker, user, conv, &recorder).await {
+        while let Err(()) = read(&asker, user, conv, recorder).await {
             if Instant::now() >= until {
                 warn!(%user, %conv, "not read at the end");
                 break;
             }
-            sleep(READ_PAUSE).await;
+            sleep(shared.plan.retry_pause).await;
         }
     }
     loop {
@@ -113,7 +130,7 @@ async fn read_all(asker: Asker, person: Arc<Person>, user: UserId, recorder: Rec
         if Instant::now() >= until {
             return;
         }
-        sleep(READ_PAUSE).await;
+        sleep(shared.plan.retry_pause).await;
     }
 }
 

@@ -26,8 +26,8 @@ pub struct Entry {
     pub body: EntryBody,
 }
 
-/// What an entry says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an entry says. By itself it has the form that serde derives; on the wire it is a part of [`Entry`]'s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryBody {
     /// Direct, group: a message.
     Message {
@@ -69,6 +69,8 @@ pub enum EntryBody {
         /// The group's or the other user's name.
         title: String,
     },
+    /// Notices: the user has another password, and no session but the one that changed it.
+    PasswordChanged,
     /// A kind that this version does not know.
     Other {
         /// Its name.
@@ -91,6 +93,7 @@ impl EntryBody {
             Self::Removed { .. } => "removed",
             Self::Deleted => "deleted",
             Self::Opened { .. } => "opened",
+            Self::PasswordChanged => "password_changed",
             Self::Other { kind } => kind,
         }
     }
@@ -196,6 +199,7 @@ impl<'de> Deserialize<'de> for Entry {
                 after: flat.after.ok_or_else(|| missing("after"))?,
                 title: flat.title.ok_or_else(|| missing("title"))?,
             },
+            "password_changed" => EntryBody::PasswordChanged,
             _ => EntryBody::Other { kind: flat.kind },
         };
         let Incoming { conv, seq, at, from, name, mid, .. } = flat;

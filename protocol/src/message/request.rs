@@ -22,7 +22,7 @@ impl fmt::Debug for Password {
 }
 
 /// What `login` takes: an account number or a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Account {
     /// All digits.
     Number(UserId),
@@ -59,6 +59,17 @@ pub struct Login {
     pub account: String,
     /// The password.
     pub password: Password,
+}
+
+/// `passwd`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangePassword {
+    /// The idempotency key.
+    pub mid: ClientMsgId,
+    /// The password so far.
+    pub old: Password,
+    /// The password from now on.
+    pub new: Password,
 }
 
 /// `resume`.
@@ -177,6 +188,7 @@ pub enum Request {
     Resume(Resume),
     Cursors(SetCursors),
     Logout,
+    Passwd(ChangePassword),
     Ack(SetCursors),
     Befriend(UserTarget),
     Unfriend(UserTarget),
@@ -237,6 +249,7 @@ impl Request {
             "resume" => Self::Resume(fields(line)?),
             "cursors" => Self::Cursors(fields(line)?),
             "logout" => Self::Logout,
+            "passwd" => Self::Passwd(fields(line)?),
             "befriend" => Self::Befriend(fields(line)?),
             "unfriend" => Self::Unfriend(fields(line)?),
             "block" => Self::Block(fields(line)?),
@@ -252,6 +265,34 @@ impl Request {
             "history" => Self::History(fields(line)?),
             _ => return Err(ErrorCode::UnknownOp.into()),
         })
+    }
+
+    /// The operation's name on the wire.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Register(_) => "register",
+            Self::Login(_) => "login",
+            Self::Resume(_) => "resume",
+            Self::Cursors(_) => "cursors",
+            Self::Logout => "logout",
+            Self::Passwd(_) => "passwd",
+            Self::Ack(_) => "ack",
+            Self::Befriend(_) => "befriend",
+            Self::Unfriend(_) => "unfriend",
+            Self::Block(_) => "block",
+            Self::Unblock(_) => "unblock",
+            Self::Friends(_) => "friends",
+            Self::CreateGroup(_) => "create_group",
+            Self::Join(_) => "join",
+            Self::Quit(_) => "quit",
+            Self::DeleteGroup(_) => "delete_group",
+            Self::RemoveMember(_) => "remove_member",
+            Self::Groups(_) => "groups",
+            Self::Members(_) => "members",
+            Self::Send(_) => "send",
+            Self::History(_) => "history",
+        }
     }
 
     /// Appends the request as a line. Only `ack` goes without an id.
@@ -270,6 +311,7 @@ impl Request {
     pub fn mid(&self) -> Option<ClientMsgId> {
         match self {
             Self::Register(r) => Some(r.mid),
+            Self::Passwd(r) => Some(r.mid),
             Self::Befriend(r) | Self::Unfriend(r) | Self::Block(r) | Self::Unblock(r) => Some(r.mid),
             Self::CreateGroup(r) => Some(r.mid),
             Self::Join(r) | Self::Quit(r) | Self::DeleteGroup(r) => Some(r.mid),
@@ -366,5 +408,12 @@ mod tests {
     fn secrets_are_not_printed() {
         let line = br#"{"id":1,"op":"login","account":"kirito","password":"asuna"}"#;
         assert!(!format!("{:?}", Request::parse(line)).contains("asuna"));
+        let mid = ClientMsgId([1; 16]);
+        let (old, new) = (Password("asuna".into()), Password("asuna2".into()));
+        let mut line = Vec::new();
+        let request = Request::Passwd(ChangePassword { mid, old, new });
+        request.write(&mut line, Some(1));
+        assert!(!format!("{:?}", Request::parse(&line)).contains("asuna"));
+        assert_eq!(Request::parse(&line), Ok((Some(1), request)));
     }
 }

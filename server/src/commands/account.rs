@@ -1,30 +1,36 @@
-//! Accounts: `register`, `login`.
+//! Accounts: `register`, `login`, `passwd`.
 
 use std::sync::Arc;
 
 use protocol::{
-    ErrorBody, ErrorCode, Token,
-    message::{Account, LoggedIn, Login, Register, Registered},
+    ConversationId, EntryBody, ErrorBody, ErrorCode, Token,
+    message::{Account, Appended, ChangePassword, LoggedIn, Login, Password, Register, Registered},
     text::{PASSWORD_BYTES_MAX, name_key, user_name},
 };
 
-use super::{Opened, Who, open, store_error, token_hash};
+use super::{Opened, Who, friends::submit, open, store_error, token_hash};
 use crate::{
     node::Node,
     password::HashError,
-    store::{NewUser, RegisterOutcome},
+    rights::{Act, NewPassword},
+    store::{AccountRecord, NewUser, RegisterOutcome, TokenHash},
+    throttle::{Target, Visitor},
 };
 
 /// Tokens kept per user: the newest.
 const TOKENS_PER_USER: usize = 64;
+/// How often a password is verified anew when its hash was changed meanwhile. Nobody does so that often but by malice; then this attempt is
+/// refused as `overloaded`.
+const RACES_MAX: usize = 3;
 
-pub(super) async fn register(node: &Arc<Node>, request: Register) -> Result<Registered, ErrorBody> {
+pub(super) async fn register(
+    node: &Arc<Node>,
+    visitor: &Visitor,
+    request: Register,
+) -> Result<Registered, ErrorBody> {
     let Register { mid, name, password } = request;
     let name = user_name(&name).map_err(|why| ErrorBody::field(ErrorCode::BadName, "name", why))?;
-    let password = password.0;
-    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-        return Err(ErrorBody::field(ErrorCode::BadPassword, "password", "1 to 1024 bytes"));
-    }
+    let password = check_password(password, "password")?;
     let store = &node.store;
     let name_key = name_key(&name);
     // Hashing is dear: what can be answered without comes first.
@@ -35,6 +41,7 @@ pub(super) async fn register(node: &Arc<Node>, request: Register) -> Result<Regi
     if taken.is_some() {
         return Err(ErrorCode::NameTaken.into());
     }
+    visitor.register().map_err(ErrorBody::rate_limited)?;
     let password_hash = node.passwords.hash(&password).await.map_err(hash_error)?;
     let new = NewUser { mid, name: name.clone(), name_key, password_hash, at: node.clock.now() };
     match store.register(&new).await.map_err(|e| store_error(&e))? {
@@ -64,7 +71,11 @@ async fn registered_before(
     }))
 }
 
-pub(super) async fn login(node: &Arc<Node>, request: Login) -> Result<(LoggedIn, Opened), ErrorBody> {
+pub(super) async fn login(
+    node: &Arc<Node>,
+    visitor: &Visitor,
+    request: Login,
+) -> Result<(LoggedIn, Opened), ErrorBody> {
     let account = match Account::parse(&request.account) {
         Some(Account::Name(name)) => {
             // A text that cannot be a name need not be normalised: that is work for its length.
@@ -72,32 +83,118 @@ pub(super) async fn login(node: &Arc<Node>, request: Login) -> Result<(LoggedIn,
         }
         number => number,
     };
-    let record = match account {
-        Some(account) => node.store.account(&account).await.map_err(|e| store_error(&e))?,
-        None => None,
-    };
-    let hash = record.as_ref().map(|record| record.password_hash.as_str());
-    let verified = node.passwords.verify(&request.password.0, hash).await.map_err(hash_error)?;
-    let Some(record) = record.filter(|_| verified) else {
-        return Err(ErrorCode::BadCredentials.into());
-    };
+    let _admitted = node.logins.enter().await?;
+    for _ in 0..RACES_MAX {
+        let record = match &account {
+            Some(account) => node.store.account(account).await.map_err(|e| store_error(&e))?,
+            None => None,
+        };
+        let target = match (&record, &account) {
+            (Some(record), _) => Target::User(record.user),
+            (None, Some(Account::Number(number))) => Target::User(*number),
+            (None, Some(Account::Name(name_key))) => Target::nobody(Some(name_key)),
+            (None, None) => Target::nobody(None),
+        };
+        let hash = record.as_ref().map(|record| record.password_hash.as_str());
+        // Without an account a hash is computed all the same: the time taken does not tell.
+        let verified = verify(node, visitor, target, &request.password.0, hash).await?;
+        let Some(record) = record.filter(|_| verified) else {
+            return Err(ErrorCode::BadCredentials.into());
+        };
+        if let Some(done) = open_verified(node, record, &request.password.0).await? {
+            return Ok(done);
+        }
+    }
+    Err(ErrorCode::Overloaded.into())
+}
+
+/// Whether a password is right, if another may be tried.
+async fn verify(
+    node: &Arc<Node>,
+    visitor: &Visitor,
+    target: Target,
+    password: &str,
+    hash: Option<&str>,
+) -> Result<bool, ErrorBody> {
+    let attempt = visitor.try_password(target).map_err(ErrorBody::rate_limited)?;
+    let verified = node.passwords.verify(password, hash).await;
+    match verified {
+        Ok(true) => attempt.succeeded(),
+        Ok(false) => {}
+        Err(_) => attempt.undecided(),
+    }
+    verified.map_err(hash_error)
+}
+
+/// Opens a session of a user whose password was verified; `None` if it was changed meanwhile.
+async fn open_verified(
+    node: &Arc<Node>,
+    record: AccountRecord,
+    password: &str,
+) -> Result<Option<(LoggedIn, Opened)>, ErrorBody> {
+    let AccountRecord { user, name, mut password_hash } = record;
+    if node.passwords.is_outdated(&password_hash) {
+        let better = node.passwords.hash(password).await.map_err(hash_error)?;
+        if !node.store.rehash(user, &password_hash, &better).await.map_err(|e| store_error(&e))? {
+            return Ok(None);
+        }
+        password_hash = better;
+    }
     let token = Token::random(&*node.entropy);
     let hash = token_hash(&token);
     let expires_at = node.clock.after(node.config.token_lifetime);
-    node.store
-        .add_token(&hash, record.user, expires_at, TOKENS_PER_USER)
-        .await
-        .map_err(|e| store_error(&e))?;
-    let who = Who { user: record.user, name: record.name.as_str().into() };
+    let who = Who { user, name: name.as_str().into() };
     let (opened, refused) = open(node, who, hash, &Default::default()).await?;
-    let reply = LoggedIn {
-        user: record.user,
-        name: record.name,
-        token: Some(token),
-        token_expires_at: Some(expires_at),
-        refused,
-    };
-    Ok((reply, opened))
+    // After the session reads the user's notices: a change of the password up to here is seen now, and of a later one it is told.
+    let added = node.store.add_token(&hash, user, &password_hash, expires_at, TOKENS_PER_USER).await;
+    if !added.map_err(|e| store_error(&e))? {
+        return Ok(None);
+    }
+    node.metrics.login("password");
+    let reply = LoggedIn { user, name, token: Some(token), token_expires_at: Some(expires_at), refused };
+    Ok(Some((reply, opened)))
+}
+
+pub(super) async fn passwd(
+    node: &Arc<Node>,
+    visitor: &Visitor,
+    who: Who,
+    token: TokenHash,
+    request: ChangePassword,
+) -> Result<Appended, ErrorBody> {
+    let ChangePassword { mid, old, new } = request;
+    let new = check_password(new, "new")?;
+    let conv = ConversationId::notices(who.user);
+    for _ in 0..RACES_MAX {
+        // What happened gets its first answer, although the old password is no longer the user's. Others than the passwords' own
+        // session cannot ask: they have ended.
+        let known = node.store.resolve(&[(conv, who.user, mid)], &[]).await.map_err(|e| store_error(&e))?;
+        if let Some(entry) = known.known.first() {
+            let same = entry.body == EntryBody::PasswordChanged;
+            return if same { Ok(Appended { seq: entry.seq }) } else { Err(ErrorCode::IdReused.into()) };
+        }
+        let account = node.store.account(&Account::Number(who.user)).await.map_err(|e| store_error(&e))?;
+        let verified = account.map(|account| account.password_hash).ok_or(ErrorCode::Internal)?;
+        if !verify(node, visitor, Target::Own(who.user), &old.0, Some(&verified)).await? {
+            return Err(ErrorBody::field(ErrorCode::BadCredentials, "old", "not your password"));
+        }
+        let hash = node.passwords.hash(&new).await.map_err(hash_error)?;
+        let act = Act::ChangePassword(NewPassword { verified, hash, token });
+        match submit(node, who.clone(), conv, mid, act, String::new()).await {
+            // The password's hash is another one by now: perhaps only at other costs.
+            Err(error) if error.code == ErrorCode::BadCredentials => {}
+            outcome => return outcome,
+        }
+    }
+    Err(ErrorCode::Overloaded.into())
+}
+
+fn check_password(password: Password, field: &str) -> Result<String, ErrorBody> {
+    let password = password.0;
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+        return Err(ErrorBody::field(ErrorCode::BadPassword, field, "1 to 1024 bytes"));
+    }
+    Ok(password)
 }
 
 fn hash_error(error: HashError) -> ErrorBody {

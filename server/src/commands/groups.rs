@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use protocol::{
-    ConversationId, ErrorBody, ErrorCode, Request, Seq, UserId,
+    ConversationId, ErrorBody, ErrorCode, GroupId, Request, Seq, UserId,
     message::{Appended, CreateGroup, GroupCreated, GroupsPage, MemberInfo, Members, MembersPage, Page},
     text::{description, group_name},
 };
@@ -58,7 +58,9 @@ pub(super) async fn members(
     request: Members,
 ) -> Result<MembersPage, ErrorBody> {
     let rows = node.store.members(request.group, user, request.after, LIST_MAX + 1).await;
-    let rows = rows.map_err(|e| store_error(&e))?.ok_or(ErrorCode::NotMember)?;
+    let Some(rows) = rows.map_err(|e| store_error(&e))? else {
+        return Err(why_not(node, user, request.group).await?.into());
+    };
     let mut members: Vec<_> = rows
         .into_iter()
         .map(|row| MemberInfo {
@@ -70,4 +72,17 @@ pub(super) async fn members(
         .collect();
     let next = next_page(&mut members, |member| member.user.number());
     Ok(MembersPage { members, next })
+}
+
+/// Why somebody who is not a member may not look into a group.
+async fn why_not(node: &Arc<Node>, user: UserId, group: GroupId) -> Result<ErrorCode, ErrorBody> {
+    let conv = ConversationId::group(group);
+    let snapshots = node.store.snapshots(&[conv]).await.map_err(|e| store_error(&e))?;
+    let refused = snapshots.first().map(|snapshot| snapshot.rights.may_send(conv, user));
+    Ok(match refused {
+        None => ErrorCode::NoSuchGroup,
+        Some(Err(code)) => code,
+        // Who has joined meanwhile may ask again.
+        Some(Ok(())) => ErrorCode::NotMember,
+    })
 }

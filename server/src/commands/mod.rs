@@ -17,8 +17,12 @@ use protocol::{
 use serde::Serialize;
 use tracing::error;
 
-pub use self::session::{Opened, check_token, close, open, open_with_token, token_hash};
-use crate::{node::Node, store::StoreError};
+pub use self::session::{Opened, check_token, close, is_valid, open, open_with_token, token_hash};
+use crate::{
+    node::Node,
+    store::{StoreError, TokenHash},
+    throttle::Visitor,
+};
 
 /// Lines in one page of a list.
 pub const LIST_MAX: usize = 200;
@@ -34,14 +38,22 @@ pub struct Who {
 
 /// What a command's outcome is for its connection.
 pub enum Effect {
-    /// A reply, as a line.
-    Reply(Vec<u8>),
+    /// A reply.
+    Reply(Reply),
     /// A reply, and a session.
-    Opened(Vec<u8>, Box<Opened>),
+    Opened(Reply, Box<Opened>),
     /// A reply, and more cursors to come for a resume with this token.
-    Resuming(Vec<u8>, Token, Cursors),
+    Resuming(Reply, Token, Cursors),
     /// A reply, and the end of the connection.
-    LoggedOut(Vec<u8>),
+    LoggedOut(Reply),
+}
+
+/// A reply.
+pub struct Reply {
+    /// As a line.
+    pub line: Vec<u8>,
+    /// Why the request was refused, if it was.
+    pub refused: Option<ErrorCode>,
 }
 
 /// Carries out a request of a session.
@@ -50,47 +62,75 @@ pub async fn run(node: Arc<Node>, who: Who, id: RequestId, request: Request) -> 
     let user = who.user;
     Effect::Reply(match request {
         Request::Befriend(_) | Request::Unfriend(_) | Request::Block(_) | Request::Unblock(_) => {
-            line(id, friends::act(node, who, request).await)
+            reply(id, friends::act(node, who, request).await)
         }
-        Request::Friends(page) => line(id, friends::list(node, user, page).await),
-        Request::CreateGroup(request) => line(id, groups::create(node, who, request).await),
+        Request::Friends(page) => reply(id, friends::list(node, user, page).await),
+        Request::CreateGroup(request) => reply(id, groups::create(node, who, request).await),
         Request::Join(_) | Request::Quit(_) | Request::DeleteGroup(_) | Request::RemoveMember(_) => {
-            line(id, groups::act(node, who, request).await)
+            reply(id, groups::act(node, who, request).await)
         }
-        Request::Groups(page) => line(id, groups::list(node, user, page).await),
-        Request::Members(request) => line(id, groups::members(node, user, request).await),
-        Request::History(request) => line(id, history::read(node, user, request).await),
+        Request::Groups(page) => reply(id, groups::list(node, user, page).await),
+        Request::Members(request) => reply(id, groups::members(node, user, request).await),
+        Request::History(request) => reply(id, history::read(node, user, request).await),
         // The connection sees to the others.
-        _ => line::<()>(id, Err(ErrorCode::UnknownOp.into())),
+        _ => reply::<()>(id, Err(ErrorCode::UnknownOp.into())),
     })
 }
 
 /// Carries out `register`.
-pub async fn register(node: Arc<Node>, id: RequestId, request: protocol::message::Register) -> Effect {
-    Effect::Reply(line(id, account::register(&node, request).await))
+pub async fn register(
+    node: Arc<Node>,
+    visitor: Arc<Visitor>,
+    id: RequestId,
+    request: protocol::message::Register,
+) -> Effect {
+    Effect::Reply(reply(id, account::register(&node, &visitor, request).await))
 }
 
 /// Carries out `login`.
-pub async fn login(node: Arc<Node>, id: RequestId, request: protocol::message::Login) -> Effect {
-    opened(id, account::login(&node, request).await)
+pub async fn login(
+    node: Arc<Node>,
+    visitor: Arc<Visitor>,
+    id: RequestId,
+    request: protocol::message::Login,
+) -> Effect {
+    opened(id, account::login(&node, &visitor, request).await)
+}
+
+/// Carries out `passwd`.
+pub async fn passwd(
+    node: Arc<Node>,
+    visitor: Arc<Visitor>,
+    who: Who,
+    token: TokenHash,
+    id: RequestId,
+    request: protocol::message::ChangePassword,
+) -> Effect {
+    Effect::Reply(reply(id, account::passwd(&node, &visitor, who, token, request).await))
 }
 
 /// The effect of a command that opens a session.
 pub fn opened<T: Serialize>(id: RequestId, result: Result<(T, Opened), ErrorBody>) -> Effect {
     match result {
-        Ok((reply, opened)) => Effect::Opened(line(id, Ok(reply)), Box::new(opened)),
-        Err(error) => Effect::Reply(line::<()>(id, Err(error))),
+        Ok((ok, opened)) => Effect::Opened(reply(id, Ok(ok)), Box::new(opened)),
+        Err(error) => Effect::Reply(reply::<()>(id, Err(error))),
     }
 }
 
-/// A reply's line.
-pub fn line<T: Serialize>(id: RequestId, result: Result<T, ErrorBody>) -> Vec<u8> {
+/// The reply to a request.
+pub fn reply<T: Serialize>(id: RequestId, result: Result<T, ErrorBody>) -> Reply {
     let mut line = Vec::with_capacity(128);
-    match result {
-        Ok(ok) => write_reply(&mut line, id, &ok),
-        Err(error) => write_error(&mut line, Some(id), &error),
-    }
-    line
+    let refused = match result {
+        Ok(ok) => {
+            write_reply(&mut line, id, &ok);
+            None
+        }
+        Err(error) => {
+            write_error(&mut line, Some(id), &error);
+            Some(error.code)
+        }
+    };
+    Reply { line, refused }
 }
 
 /// What a client is told of a failed store. The details stay in the log.

@@ -126,15 +126,21 @@ fn readable(conv: ConversationId, user: UserId) -> bool {
 /// Opens a session with a token.
 ///
 /// # Errors
-/// The token is unknown or expired; see also [`open`].
+/// Too many resumes wait, or the token is unknown or expired; see also [`open`].
 pub async fn open_with_token(
     node: &Arc<Node>,
     token: Token,
     named: &Cursors,
 ) -> Result<(LoggedIn, Opened), ErrorBody> {
+    let _admitted = node.resumes.enter().await?;
     let (who, hash) = check_token(node, token).await?;
     let (user, name) = (who.user, who.name.to_string());
     let (opened, refused) = open(node, who, hash, named).await?;
+    // A revocation up to here is seen by this look; of a later one the session is told, since it reads the user's notices by now.
+    if !is_valid(node, &hash).await.map_err(|e| store_error(&e))? {
+        return Err(ErrorCode::BadToken.into());
+    }
+    node.metrics.login("token");
     Ok((LoggedIn { user, name, token: None, token_expires_at: None, refused }, opened))
 }
 
@@ -147,6 +153,14 @@ pub async fn check_token(node: &Arc<Node>, token: Token) -> Result<(Who, TokenHa
     let record = node.store.token(&hash).await.map_err(|e| store_error(&e))?;
     let record = record.filter(|record| record.expires_at > node.clock.now()).ok_or(ErrorCode::BadToken)?;
     Ok((Who { user: record.user, name: record.name.as_str().into() }, hash))
+}
+
+/// Whether a token was not revoked; it may have expired, which ends no session.
+///
+/// # Errors
+/// The store's.
+pub async fn is_valid(node: &Arc<Node>, token: &TokenHash) -> StoreResult<bool> {
+    Ok(node.store.token(token).await?.is_some())
 }
 
 /// Writes a session's delivered cursors and forgets its token.

@@ -1,17 +1,18 @@
 //! Changes of rights: an entry and its side rows in one transaction, with notices to those who gain rights.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use protocol::{
-    Conversation, ConversationId, EntryBody, ErrorBody, ErrorCode, GroupId, Seq, UserId, message::Role,
+    Conversation, ConversationId, EntryBody, ErrorBody, ErrorCode, GroupId, Seq, UserId,
+    message::{Account, Role},
 };
 use tokio::time::Instant;
 
-use super::{ActJob, CONFLICTS_MAX, GroupJob, PATIENCE, Worker, code, sends::line};
+use super::{ActJob, CONFLICTS_MAX, GroupJob, Worker, code, sends::line};
 use crate::{
     outbox::Wakes,
     relay::Hint,
-    rights::{Act, Rights},
+    rights::{Act, NewPassword, Rights},
     store::{Change, Effect, GroupOutcome, NewEntry, NewGroup, Outcome, StoreError},
 };
 
@@ -30,14 +31,14 @@ struct Tries {
 }
 
 impl Tries {
-    fn new() -> Self {
-        Self { deadline: Instant::now() + PATIENCE, conflicts: 0, failures: 0 }
+    fn new(patience: Duration) -> Self {
+        Self { deadline: Instant::now() + patience, conflicts: 0, failures: 0 }
     }
 }
 
 impl Worker {
     pub(super) async fn commit_act(&self, job: ActJob) {
-        let mut tries = Tries::new();
+        let mut tries = Tries::new(self.sizes.commit_patience);
         let result = loop {
             let attempt = self.attempt_act(&job).await;
             if let Some(result) = self.judge(attempt, &mut tries).await {
@@ -49,7 +50,7 @@ impl Worker {
     }
 
     pub(super) async fn commit_group(&self, job: GroupJob) {
-        let mut tries = Tries::new();
+        let mut tries = Tries::new(self.sizes.commit_patience);
         let result = loop {
             let attempt = self.attempt_group(&job).await;
             if let Some(result) = self.judge(attempt, &mut tries).await {
@@ -92,7 +93,7 @@ impl Worker {
             return Ok(Attempt::Conflict);
         };
         let allowed = match rights.check(conv, job.from, &job.act) {
-            Ok(body) => self.within_bounds(job, &rights).await?.map(|()| body),
+            Ok(body) => self.check_elsewhere(job, &rights).await?.map(|()| body),
             Err(code) => Err(code),
         };
         let body = match allowed {
@@ -103,6 +104,7 @@ impl Worker {
         let change = self.change(job, &rights, confirmed.next(), body).await?;
         match self.store.apply(&change).await? {
             Outcome::Committed => {
+                self.metrics.committed.inc_by(change.entries.len() as u64);
                 self.announce(change.entries, &job.name);
                 Ok(Attempt::Done(confirmed.next()))
             }
@@ -122,14 +124,30 @@ impl Worker {
         }))
     }
 
-    /// Whether the act stays within the limits on friends, groups and members.
-    async fn within_bounds(
+    /// Whether the password is still the one that was verified, and the session still one that may change it. Read after the head of
+    /// the user's notices: what another session changes later takes the position that this change is to have.
+    async fn may_change_password(
+        &self,
+        user: UserId,
+        new: &NewPassword,
+    ) -> Result<Result<(), ErrorCode>, StoreError> {
+        if self.store.token(&new.token).await?.is_none_or(|token| token.user != user) {
+            return Ok(Err(ErrorCode::BadToken));
+        }
+        let account = self.store.account(&Account::Number(user)).await?;
+        let same = account.is_some_and(|account| account.password_hash == new.verified);
+        Ok(if same { Ok(()) } else { Err(ErrorCode::BadCredentials) })
+    }
+
+    /// What the conversation alone does not tell: the limits on friends, groups and members, and the password to be replaced.
+    async fn check_elsewhere(
         &self,
         job: &ActJob,
         rights: &Rights,
     ) -> Result<Result<(), ErrorCode>, StoreError> {
         let bounds = self.bounds;
         let reached = match (&job.act, rights) {
+            (Act::ChangePassword(new), _) => return self.may_change_password(job.from, new).await,
             (Act::Join, Rights::Group(group)) => {
                 group.members.len() >= bounds.members_per_group_max
                     || self.store.counts(job.from).await?.groups >= bounds.groups_per_user_max
@@ -264,6 +282,12 @@ fn effects(
             (vec![Effect::EndMembership { group, user: *user, until: seq }], vec![])
         }
         (Conversation::Group(group), _) => (vec![Effect::DeleteGroup { group, until: seq }], vec![]),
-        (Conversation::Notices(_), _) => (vec![], vec![]),
+        (Conversation::Notices(user), _) => match &job.act {
+            Act::ChangePassword(new) => {
+                let (hash, keep) = (new.hash.clone(), new.token);
+                (vec![Effect::SetPassword { user, hash, keep }], vec![])
+            }
+            _ => (vec![], vec![]),
+        },
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use protocol::{ConversationId, Entry, EntryBody, ErrorCode, RequestId, Seq};
 use tokio::time::Instant;
 
-use super::{CONFLICTS_MAX, OVERTAKEN_MAX, PATIENCE, Send, Worker, code, reply};
+use super::{CONFLICTS_MAX, OVERTAKEN_MAX, Send, Worker, code, reply};
 use crate::{
     feed::{FeedCell, Line},
     outbox::{Outbox, Wakes},
@@ -72,7 +72,7 @@ impl Worker {
     }
 
     async fn commit_distinct(&self, mut batch: Batch, mut progress: Progress) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.sizes.commit_patience;
         let (mut conflicts, mut failures) = (0, 0);
         while !batch.sends.is_empty() {
             let attempt = self.attempt(&mut batch, &mut progress).await;
@@ -129,6 +129,7 @@ impl Worker {
             let mut wakes = Wakes::default();
             for send in refuse {
                 let code = refused[&(send.cell.conv, send.from, send.mid)];
+                self.metrics.refusal(code);
                 reply(&send.outbox, send.id, Err(code), &mut wakes);
             }
             wakes.fire();
@@ -155,8 +156,25 @@ impl Worker {
         }
     }
 
-    /// Writes entries; the entries as written, or `None` for a conflict.
+    /// Writes entries, and counts; the entries as written, or `None` for a conflict.
     async fn write(
+        &self,
+        entries: Vec<NewEntry>,
+        after_head: bool,
+    ) -> Result<Option<Vec<NewEntry>>, StoreError> {
+        let begun = Instant::now();
+        let written = self.write_in_place(entries, after_head).await?;
+        let metrics = &self.metrics;
+        metrics.batches.inc();
+        metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
+        match &written {
+            Some(entries) => metrics.committed.inc_by(entries.len() as u64),
+            None => metrics.conflicts.inc(),
+        };
+        Ok(written)
+    }
+
+    async fn write_in_place(
         &self,
         mut entries: Vec<NewEntry>,
         after_head: bool,
@@ -231,6 +249,7 @@ impl Worker {
     fn fail(&self, batch: Batch, code: ErrorCode) {
         let mut wakes = Wakes::default();
         for send in batch.sends {
+            self.metrics.refusal(code);
             reply(&send.outbox, send.id, Err(code), &mut wakes);
         }
         wakes.fire();

@@ -17,15 +17,26 @@ use crate::{
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn take_request(&mut self, id: Option<RequestId>, request: Request) {
+        self.node.metrics.request(&request);
         // Only `ack` comes without an id, and is then not answered.
         let answer = id.unwrap_or_default();
         match (&mut self.state, request) {
             (_, Request::Ping) => write_reply(&mut self.out, answer, &Done {}),
             (_, Request::Register(request)) => {
-                self.start(commands::register(Arc::clone(&self.node), answer, request));
+                self.start(commands::register(
+                    Arc::clone(&self.node),
+                    Arc::clone(&self.visitor),
+                    answer,
+                    request,
+                ));
             }
             (State::Anonymous, Request::Login(request)) => {
-                self.start(commands::login(Arc::clone(&self.node), answer, request));
+                self.start(commands::login(
+                    Arc::clone(&self.node),
+                    Arc::clone(&self.visitor),
+                    answer,
+                    request,
+                ));
             }
             (State::Anonymous, Request::Resume(resume)) => self.resume(answer, resume),
             (State::Resuming { .. }, Request::Cursors(more)) => self.more_cursors(answer, more),
@@ -45,10 +56,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let (node, user, token) = (Arc::clone(&self.node), opened.who.user, opened.token);
                 self.start(async move {
                     match commands::close(&node, user, token).await {
-                        Ok(()) => Effect::LoggedOut(commands::line(answer, Ok(Done {}))),
-                        Err(error) => Effect::Reply(commands::line::<Done>(answer, Err(error))),
+                        Ok(()) => Effect::LoggedOut(commands::reply(answer, Ok(Done {}))),
+                        Err(error) => Effect::Reply(commands::reply::<Done>(answer, Err(error))),
                     }
                 });
+            }
+            (State::Session(opened), Request::Passwd(request)) => {
+                let (who, token) = (opened.who.clone(), opened.token);
+                let (node, visitor) = (Arc::clone(&self.node), Arc::clone(&self.visitor));
+                self.start(commands::passwd(node, visitor, who, token, answer, request));
             }
             (State::Session(opened), request) => {
                 let who = opened.who.clone();
@@ -58,6 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn refuse(&mut self, id: RequestId, error: &ErrorBody) {
+        self.node.metrics.refusal(error.code);
         write_error(&mut self.out, Some(id), error);
     }
 
@@ -113,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.start(async move {
                 let written = node.delivered.write_user(user).await;
                 let result = written.map(|()| Done {}).map_err(|_| ErrorCode::Unavailable.into());
-                Effect::Reply(commands::line(id, result))
+                Effect::Reply(commands::reply(id, result))
             });
         }
     }
@@ -138,9 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok((Who { user, name }, _)) => {
                     let (name, refused) = (name.to_string(), Refused::new());
                     let reply = LoggedIn { user, name, token: None, token_expires_at: None, refused };
-                    Effect::Resuming(commands::line(id, Ok(reply)), token, cursors)
+                    Effect::Resuming(commands::reply(id, Ok(reply)), token, cursors)
                 }
-                Err(error) => Effect::Reply(commands::line::<Done>(id, Err(error))),
+                Err(error) => Effect::Reply(commands::reply::<Done>(id, Err(error))),
             }
         });
     }

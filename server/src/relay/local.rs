@@ -10,7 +10,7 @@ use protocol::{ConversationId, UserId, message::PresenceState};
 use tokio::sync::mpsc;
 
 use super::{
-    EVENTS_MAX, Hint, Relay, RelayEvent, RelayEvents,
+    EVENTS_MAX, Hint, Relay, RelayEvent, RelayEvents, RelayState,
     channels::{Channel, Wanted},
 };
 
@@ -100,6 +100,10 @@ impl Relay for LocalRelay {
             }
         }
         self.tell_others(&nodes, user);
+    }
+
+    fn state(&self) -> RelayState {
+        RelayState::Up
     }
 
     fn elsewhere(&self, user: UserId) -> PresenceState {

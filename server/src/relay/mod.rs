@@ -43,6 +43,17 @@ pub enum RelayEvent {
     PresenceOfAll,
 }
 
+/// Whether hints flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayState {
+    /// They do.
+    Up,
+    /// They should and do not: entries of other nodes are found by the sweep.
+    Away,
+    /// There is none, and none is wanted.
+    Absent,
+}
+
 /// The receiving end of a node's relay.
 pub type RelayEvents = mpsc::Receiver<RelayEvent>;
 
@@ -63,6 +74,9 @@ pub trait Relay: Send + Sync + 'static {
 
     /// Says whether this node serves a user.
     fn set_online(&self, user: UserId, online: bool);
+
+    /// Whether it works, as far as is known.
+    fn state(&self) -> RelayState;
 
     /// Whether another node serves a user.
     fn elsewhere(&self, user: UserId) -> PresenceState;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use protocol::{ConversationId, UserId, message::PresenceState};
 use tokio::sync::mpsc;
 
-use super::{Hint, Relay, RelayEvents};
+use super::{Hint, Relay, RelayEvents, RelayState};
 
 /// Tells nobody anything.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +28,10 @@ impl Relay for NoRelay {
     fn unsubscribe(&self, _: UserId, _: ConversationId) {}
 
     fn set_online(&self, _: UserId, _: bool) {}
+
+    fn state(&self) -> RelayState {
+        RelayState::Absent
+    }
 
     fn elsewhere(&self, _: UserId) -> PresenceState {
         PresenceState::Unknown

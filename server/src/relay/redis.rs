@@ -51,7 +51,7 @@ use self::{
     view::View,
     wire::{NodeId, Origin},
 };
-use super::{EVENTS_MAX, Hint, Relay, RelayEvents, channels::Channel};
+use super::{EVENTS_MAX, Hint, Relay, RelayEvents, RelayState, channels::Channel};
 
 /// Hints waiting to be published; what comes on top is dropped, and the other nodes' sweeps find it.
 const QUEUE_HINTS_MAX: usize = 4096;
@@ -145,11 +145,6 @@ impl RedisRelay {
         tracker.spawn(supervisor.run());
         (Self { shared, queue, _stop: stop.drop_guard() }, receiver)
     }
-
-    /// Whether hints flow, as far as is known: a peer that went silently is noticed by the next ping.
-    pub fn is_up(&self) -> bool {
-        self.shared.subscriptions().is_up()
-    }
 }
 
 #[async_trait]
@@ -201,6 +196,11 @@ impl Relay for RedisRelay {
             served.changes.insert(user, online);
             self.shared.served_changed.notify_one();
         }
+    }
+
+    fn state(&self) -> RelayState {
+        // A peer that went silently is noticed by the next ping.
+        if self.shared.subscriptions().is_up() { RelayState::Up } else { RelayState::Away }
     }
 
     fn elsewhere(&self, user: UserId) -> PresenceState {

@@ -85,9 +85,12 @@ async fn accounts(store: &dyn Store) -> Checked {
 
 async fn tokens(store: &dyn Store) -> Checked {
     for (number, expires_at) in [(1, 100), (2, 300), (3, 200), (4, 400)] {
-        store.add_token(&[number; 32], user(1), expires_at, 3).await?;
+        assert!(store.add_token(&[number; 32], user(1), "hash of Kirito", expires_at, 3).await?);
     }
-    store.add_token(&[9; 32], user(2), 50, 3).await?;
+    assert!(store.add_token(&[9; 32], user(2), "hash of kir", 50, 3).await?);
+    assert!(!store.add_token(&[8; 32], user(2), "an old hash", 60, 3).await?, "the password is another one");
+    assert!(!store.add_token(&[8; 32], user(99), "hash of kir", 60, 3).await?, "there is no such user");
+    assert_eq!(store.token(&[8; 32]).await?, None);
     assert_eq!(store.token(&[1; 32]).await?, None, "only the newest are kept");
     let token = store.token(&[3; 32]).await?.expect("it is among the newest");
     assert_eq!((token.user, token.name.as_str(), token.expires_at), (user(1), "Kirito", 200));
@@ -95,6 +98,40 @@ async fn tokens(store: &dyn Store) -> Checked {
     store.remove_token(&[3; 32]).await?;
     store.remove_token(&[3; 32]).await?;
     assert_eq!(store.token(&[3; 32]).await?, None);
+
+    assert!(!store.rehash(user(2), "an old hash", "x").await?);
+    assert!(store.rehash(user(2), "hash of kir", "it's \\ better").await?);
+    let account = store.account(&Account::Number(user(2))).await?.expect("it was registered");
+    assert_eq!(account.password_hash, "it's \\ better");
+    assert!(store.token(&[9; 32]).await?.is_some(), "the password is the same");
+    // The oldest is not forgotten in favour of older ones when it is the one that is added.
+    assert!(store.add_token(&[7; 32], user(1), "hash of Kirito", 1, 2).await?);
+    assert!(store.token(&[7; 32]).await?.is_some() && store.token(&[4; 32]).await?.is_some());
+    assert_eq!(store.token(&[2; 32]).await?, None);
+    passwords(store).await
+}
+
+/// With another password, only one token stays; all of it with the entry, or nothing.
+async fn passwords(store: &dyn Store) -> Checked {
+    let notices = ConversationId::notices(user(4));
+    for token in [40, 41, 42] {
+        assert!(store.add_token(&[token; 32], user(4), "hash of klein", 1000, 8).await?);
+    }
+    let change = |seq, id, hash: &str| Change {
+        entries: vec![NewEntry { body: EntryBody::PasswordChanged, ..message(notices, seq, 4, id, "") }],
+        effects: vec![Effect::SetPassword { user: user(4), hash: hash.into(), keep: [41; 32] }],
+    };
+    assert_eq!(store.apply(&change(1, 90, "second")).await?, Outcome::Committed);
+    assert_eq!(store.apply(&change(1, 91, "third")).await?, Outcome::Conflict, "the position is taken");
+    let account = store.account(&Account::Number(user(4))).await?.expect("it was registered");
+    assert_eq!(account.password_hash, "second");
+    assert!(store.token(&[41; 32]).await?.is_some());
+    assert_eq!((store.token(&[40; 32]).await?, store.token(&[42; 32]).await?), (None, None));
+    assert!(store.token(&[9; 32]).await?.is_some(), "another user's stay");
+    assert!(!store.add_token(&[43; 32], user(4), "hash of klein", 1000, 8).await?);
+    assert_eq!(store.entries(notices, Seq(0), 9, 99).await?[0].body, EntryBody::PasswordChanged);
+    let snapshot = &store.snapshots(&[notices]).await?[0];
+    assert_eq!((snapshot.head, &snapshot.rights), (Seq(1), &Rights::Notices));
     Ok(())
 }
 

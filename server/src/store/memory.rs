@@ -1,15 +1,15 @@
 //! The store in memory: for tests and for the simulator, whose determinism wants one thread and no real I/O.
 //!
-//! Nothing is durable. Its own time is a count of its commits.
+//! Nothing is durable. Its own time is a count of its commits, or that of a clock, asked once a call.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use protocol::{
-    ClientMsgId, Conversation, ConversationId, Entry, GroupId, Seq, UnixMillis, UserId,
+    ClientMsgId, Clock, Conversation, ConversationId, Entry, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo, Role},
 };
 
@@ -21,9 +21,10 @@ use super::{
 use crate::rights::{DirectRights, GroupRights, Rights};
 
 /// A store in memory.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct MemoryStore {
     deployment: [u8; 16],
+    clock: Option<Arc<dyn Clock>>,
     state: Mutex<State>,
 }
 
@@ -42,6 +43,8 @@ struct State {
     /// Who has an open period, by group.
     members: BTreeMap<GroupId, BTreeMap<UserId, Role>>,
     delivered: BTreeMap<(UserId, ConversationId), Seq>,
+    /// Every entry by the time of its commit.
+    committed: BTreeSet<(UnixMillis, ConversationId, Seq)>,
     commits: UnixMillis,
 }
 
@@ -62,7 +65,6 @@ struct Log {
     /// The entry with seq n is at n - 1.
     entries: Vec<Entry>,
     mids: BTreeMap<(UserId, ClientMsgId), usize>,
-    committed_at: UnixMillis,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -87,7 +89,22 @@ struct Membership {
 impl MemoryStore {
     /// An empty store of a deployment with this id.
     pub fn new(deployment: [u8; 16]) -> Self {
-        Self { deployment, state: Mutex::default() }
+        Self { deployment, clock: None, state: Mutex::default() }
+    }
+
+    /// An empty store whose own time is this clock's.
+    pub fn with_clock(deployment: [u8; 16], clock: Arc<dyn Clock>) -> Self {
+        Self { deployment, clock: Some(clock), state: Mutex::default() }
+    }
+
+    /// The time that a commit carries.
+    fn commit_time(&self, state: &mut State) -> UnixMillis {
+        state.commits += 1;
+        self.now_as_of(state)
+    }
+
+    fn now_as_of(&self, state: &State) -> UnixMillis {
+        self.clock.as_ref().map_or(state.commits, |clock| clock.now())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -130,13 +147,12 @@ impl State {
         })
     }
 
-    fn write(&mut self, entries: &[NewEntry]) {
-        self.commits += 1;
+    fn write(&mut self, at: UnixMillis, entries: &[NewEntry]) {
         for new in entries {
             let name = self.user_name(new.from);
             let log = self.logs.entry(new.conv).or_default();
             log.mids.insert((new.from, new.mid), log.entries.len());
-            log.committed_at = self.commits;
+            self.committed.insert((at, new.conv, new.seq));
             log.entries.push(Entry {
                 conv: new.conv,
                 seq: new.seq,
@@ -177,6 +193,12 @@ impl State {
                 {
                     self.end_membership(group, user, until);
                 }
+            }
+            Effect::SetPassword { user, hash, keep } => {
+                if let Some(row) = self.users.get_mut(&user) {
+                    row.password_hash = hash;
+                }
+                self.tokens.retain(|token, row| row.user != user || *token == keep);
             }
         }
     }
@@ -279,14 +301,24 @@ impl Store for MemoryStore {
         Ok(self.state().users.get(&user).map(|row| row.name.clone()))
     }
 
+    async fn rehash(&self, user: UserId, from: &str, to: &str) -> Result<bool> {
+        let mut state = self.state();
+        let row = state.users.get_mut(&user).filter(|row| row.password_hash == from);
+        Ok(row.map(|row| to.clone_into(&mut row.password_hash)).is_some())
+    }
+
     async fn add_token(
         &self,
         hash: &TokenHash,
         user: UserId,
+        verified: &str,
         expires_at: UnixMillis,
         keep: usize,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut state = self.state();
+        if state.users.get(&user).is_none_or(|row| row.password_hash != verified) {
+            return Ok(false);
+        }
         let mut own: Vec<_> = state
             .tokens
             .iter()
@@ -298,7 +330,7 @@ impl Store for MemoryStore {
             state.tokens.remove(old);
         }
         state.tokens.insert(*hash, Token { user, expires_at });
-        Ok(())
+        Ok(true)
     }
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
@@ -320,7 +352,8 @@ impl Store for MemoryStore {
         if !state.fits(entries) {
             return Ok(Outcome::Conflict);
         }
-        state.write(entries);
+        let at = self.commit_time(&mut state);
+        state.write(at, entries);
         Ok(Outcome::Committed)
     }
 
@@ -334,7 +367,8 @@ impl Store for MemoryStore {
         if !allowed || !state.fits(&entries) {
             return Ok(None);
         }
-        state.write(&entries);
+        let at = self.commit_time(&mut state);
+        state.write(at, &entries);
         Ok(Some(entries[0].seq))
     }
 
@@ -343,9 +377,10 @@ impl Store for MemoryStore {
         if !state.fits(&change.entries) {
             return Ok(Outcome::Conflict);
         }
-        state.write(&change.entries);
+        let at = self.commit_time(&mut state);
+        state.write(at, &change.entries);
         for effect in &change.effects {
-            state.effect(*effect);
+            state.effect(effect.clone());
         }
         Ok(Outcome::Committed)
     }
@@ -366,7 +401,8 @@ impl Store for MemoryStore {
         }
         state.groups.insert(group, GroupRow { name: new.name.clone(), description: new.description.clone() });
         state.created.insert((new.creator, new.mid), group);
-        state.write(&entries);
+        let at = self.commit_time(&mut state);
+        state.write(at, &entries);
         state.effect(Effect::BeginMembership { group, user: new.creator, role: Role::Creator, from: Seq(1) });
         Ok(GroupOutcome::Created(group))
     }
@@ -426,21 +462,23 @@ impl Store for MemoryStore {
     }
 
     async fn now(&self) -> Result<UnixMillis> {
-        Ok(self.state().commits)
+        Ok(self.now_as_of(&self.state()))
     }
 
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
         let state = self.state();
-        let mut heads: Vec<_> = state
-            .logs
-            .iter()
-            .filter(|(_, log)| log.committed_at >= since)
-            .map(|(conv, log)| (*conv, Seq(log.entries.len() as u64)))
-            .take(limit + 1)
-            .collect();
+        // As an index on commit times gives it: what became visible late is not the head of a look that starts after its time.
+        let mut heads = BTreeMap::<_, Seq>::new();
+        let mut latest = since;
+        for (at, conv, seq) in state.committed.range((since, ConversationId::notices(lowest()), Seq::ZERO)..)
+        {
+            let head = heads.entry(*conv).or_default();
+            *head = (*head).max(*seq);
+            latest = *at;
+        }
         let truncated = heads.len() > limit;
-        heads.truncate(limit);
-        Ok(Advanced { until: state.commits, heads, truncated })
+        let until = if truncated { self.now_as_of(&state) } else { latest };
+        Ok(Advanced { until, heads: heads.into_iter().take(limit).collect(), truncated })
     }
 
     async fn periods(&self, user: UserId) -> Result<Vec<Period>> {

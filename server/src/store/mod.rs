@@ -17,6 +17,7 @@ use protocol::{
     ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo, Role},
 };
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::rights::Rights;
@@ -36,7 +37,7 @@ pub enum StoreError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// An entry to be appended at a position that is free as far as the node knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewEntry {
     /// The log.
     pub conv: ConversationId,
@@ -53,7 +54,7 @@ pub struct NewEntry {
 }
 
 /// What became of an append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// All of it is durable.
     Committed,
@@ -62,7 +63,7 @@ pub enum Outcome {
 }
 
 /// Entries and the rows that follow from them: written together or not at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// By conversation and seq.
     pub entries: Vec<NewEntry>,
@@ -71,7 +72,7 @@ pub struct Change {
 }
 
 /// A row that follows from an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// `user` may read the direct conversation with `peer` above `after`; without effect if they may already.
     OpenDirect {
@@ -127,10 +128,19 @@ pub enum Effect {
         /// The log's last entry.
         until: Seq,
     },
+    /// The user has another password, and of the user's tokens only one stays.
+    SetPassword {
+        /// Whose.
+        user: UserId,
+        /// The password's hash, in the PHC string format.
+        hash: String,
+        /// The token that stays.
+        keep: TokenHash,
+    },
 }
 
 /// A group to be made: its row, its `created` entry, its first member and the member's notice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewGroup {
     /// The first member.
     pub creator: UserId,
@@ -164,7 +174,7 @@ impl NewGroup {
 }
 
 /// What became of a new group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GroupOutcome {
     /// It is durable.
     Created(GroupId),
@@ -175,7 +185,7 @@ pub enum GroupOutcome {
 }
 
 /// A group as first made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownGroup {
     /// Its number.
     pub group: GroupId,
@@ -189,7 +199,7 @@ pub struct KnownGroup {
 pub type MidKey = (ConversationId, UserId, ClientMsgId);
 
 /// What [`Store::resolve`] found, in one look.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
     /// The entries whose keys were asked for.
     pub known: Vec<Entry>,
@@ -198,7 +208,7 @@ pub struct Resolved {
 }
 
 /// A conversation's state as of its head.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The conversation.
     pub conv: ConversationId,
@@ -209,7 +219,7 @@ pub struct Snapshot {
 }
 
 /// A run of entries that a user may read, and how far they were delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Period {
     /// The log.
     pub conv: ConversationId,
@@ -224,7 +234,7 @@ pub struct Period {
 }
 
 /// An account to be made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewUser {
     /// The idempotency key: unique among all accounts.
     pub mid: ClientMsgId,
@@ -239,7 +249,7 @@ pub struct NewUser {
 }
 
 /// What became of a new account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RegisterOutcome {
     /// It is durable.
     Created(UserId),
@@ -248,7 +258,7 @@ pub enum RegisterOutcome {
 }
 
 /// An account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountRecord {
     /// Its number.
     pub user: UserId,
@@ -262,7 +272,7 @@ pub struct AccountRecord {
 pub type TokenHash = [u8; 32];
 
 /// Whom a token belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
     /// The account.
     pub user: UserId,
@@ -273,7 +283,7 @@ pub struct TokenRecord {
 }
 
 /// A line of a user's friend list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FriendRow {
     /// The other user.
     pub peer: UserId,
@@ -286,7 +296,7 @@ pub struct FriendRow {
 }
 
 /// A line of a group's member list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRow {
     /// The member.
     pub user: UserId,
@@ -297,7 +307,7 @@ pub struct MemberRow {
 }
 
 /// How many conversations of each kind a user has; for the limits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Friends and blocked users.
     pub friends: u64,
@@ -306,7 +316,7 @@ pub struct Counts {
 }
 
 /// What [`Store::advanced`] found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advanced {
     /// Where the next look starts: the store's own time of the latest commit seen.
     pub until: UnixMillis,
@@ -332,14 +342,21 @@ pub trait Store: Send + Sync + 'static {
     async fn account(&self, account: &Account) -> Result<Option<AccountRecord>>;
     /// The name of a user.
     async fn user_name(&self, user: UserId) -> Result<Option<String>>;
-    /// Keeps a token's hash; of the user's earlier ones the newest `keep - 1` stay.
+    /// Another form of the same password's hash, if it is still `from`. Returns whether it was.
+    async fn rehash(&self, user: UserId, from: &str, to: &str) -> Result<bool>;
+    /// Keeps a token's hash, if the hash of the user's password is still `verified`; of the user's earlier ones the newest
+    /// `keep - 1` stay. Returns whether it was.
+    ///
+    /// So a login with a password that is changed at the same time either comes first, and its token goes with the change
+    /// ([`Effect::SetPassword`]), or fails.
     async fn add_token(
         &self,
         hash: &TokenHash,
         user: UserId,
+        verified: &str,
         expires_at: UnixMillis,
         keep: usize,
-    ) -> Result<()>;
+    ) -> Result<bool>;
     /// Whom a token belongs to, expired or not.
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>>;
     /// Forgets a token.

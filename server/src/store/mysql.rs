@@ -99,18 +99,26 @@ impl Store for MySqlStore {
         Ok(self.shared.optional(query).await?.map(|(name,)| name))
     }
 
+    async fn rehash(&self, user: UserId, from: &str, to: &str) -> Result<bool> {
+        let text = statements::rehash(user, from, to);
+        Ok(self.shared.write(text.into_sql()).await?.rows_affected() > 0)
+    }
+
     async fn add_token(
         &self,
         hash: &TokenHash,
         user: UserId,
+        verified: &str,
         expires_at: UnixMillis,
         keep: usize,
-    ) -> Result<()> {
-        let mut text = statements::forget_tokens(user, keep.saturating_sub(1));
-        text.sql(";insert into token (hash, user_id, expires_at) values (").bytes(hash);
-        text.sql(",").number(id(user.number())).sql(",").number(expires_at);
-        text.sql(") as new on duplicate key update expires_at = new.expires_at");
-        self.insist(&text.into_sql()).await
+    ) -> Result<bool> {
+        let text = statements::add_token(hash, user, verified, expires_at, keep).into_sql();
+        for _ in 0..TRIES {
+            if let Some((written, _)) = self.shared.transaction_of_two_numbers(text.clone()).await? {
+                return Ok(written > 0);
+            }
+        }
+        Err(Failure::Conflict.into())
     }
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
@@ -153,7 +161,7 @@ impl Store for MySqlStore {
     async fn apply(&self, change: &Change) -> Result<Outcome> {
         let mut text = statements::insert_entries(&change.entries);
         for effect in &change.effects {
-            statements::effect(text.sql(";"), *effect);
+            statements::effect(text.sql(";"), effect);
         }
         self.logs.transaction(&text.into_sql()).await
     }
@@ -192,7 +200,7 @@ impl Store for MySqlStore {
         let group = row::group(signed(made.last_insert_id()))?;
         let mut text = statements::insert_entries(&new.entries(group));
         let begin = Effect::BeginMembership { group, user: new.creator, role: Role::Creator, from: Seq(1) };
-        statements::effect(text.sql(";"), begin);
+        statements::effect(text.sql(";"), &begin);
         text.sql(";commit");
         Ok(match lease.finish(text.into_sql()).await? {
             Outcome::Committed => GroupOutcome::Created(group),

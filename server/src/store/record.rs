@@ -19,6 +19,7 @@ const BEFRIENDED: u8 = 144;
 const UNFRIENDED: u8 = 145;
 const BLOCKED: u8 = 146;
 const UNBLOCKED: u8 = 147;
+const PASSWORD_CHANGED: u8 = 160;
 
 #[derive(Serialize, Deserialize)]
 struct Removed {
@@ -54,6 +55,7 @@ pub fn encode(body: &EntryBody) -> (u8, std::borrow::Cow<'_, str>) {
         EntryBody::Unfriended => (UNFRIENDED, "".into()),
         EntryBody::Blocked => (BLOCKED, "".into()),
         EntryBody::Unblocked => (UNBLOCKED, "".into()),
+        EntryBody::PasswordChanged => (PASSWORD_CHANGED, "".into()),
         // A node writes only kinds that it knows.
         EntryBody::Other { .. } => unreachable!("an unknown kind is never written"),
     }
@@ -84,6 +86,7 @@ pub fn decode(kind: u8, text: String) -> Result<EntryBody, StoreError> {
         UNFRIENDED => EntryBody::Unfriended,
         BLOCKED => EntryBody::Blocked,
         UNBLOCKED => EntryBody::Unblocked,
+        PASSWORD_CHANGED => EntryBody::PasswordChanged,
         3..FIRST_RIGHTS_KIND => EntryBody::Other { kind: format!("kind{kind}") },
         _ => {
             return Err(StoreError::Corrupt(format!(
@@ -117,6 +120,7 @@ mod tests {
             EntryBody::Unfriended,
             EntryBody::Blocked,
             EntryBody::Unblocked,
+            EntryBody::PasswordChanged,
         ];
         for body in bodies {
             let (kind, text) = encode(&body);

@@ -239,14 +239,35 @@ impl Store for SqliteStore {
         Ok(row.map(|(name,)| name))
     }
 
+    async fn rehash(&self, user: UserId, from: &str, to: &str) -> Result<bool> {
+        let done = sqlx::query("update user set password_hash = ?3 where id = ?1 and password_hash = ?2")
+            .bind(id(user.number()))
+            .bind(from)
+            .bind(to)
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
     async fn add_token(
         &self,
         hash: &TokenHash,
         user: UserId,
+        verified: &str,
         expires_at: UnixMillis,
         keep: usize,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut tx = self.begin().await?;
+        let current: Option<(i64,)> =
+            sqlx::query_as("select id from user where id = ? and password_hash = ?")
+                .bind(id(user.number()))
+                .bind(verified)
+                .fetch_optional(&mut *tx)
+                .await?;
+        if current.is_none() {
+            tx.rollback().await?;
+            return Ok(false);
+        }
         sqlx::query(
             "delete from token where hash in (select hash from token where user_id = ? \
              order by expires_at desc limit -1 offset ?)",
@@ -261,7 +282,8 @@ impl Store for SqliteStore {
             .bind(expires_at)
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(true)
     }
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
@@ -313,7 +335,7 @@ impl Store for SqliteStore {
             return Ok(Outcome::Conflict);
         }
         for effect in &change.effects {
-            sql::effect(&mut tx, *effect).await?;
+            sql::effect(&mut tx, effect).await?;
         }
         tx.commit().await?;
         Ok(Outcome::Committed)
@@ -345,7 +367,7 @@ impl Store for SqliteStore {
             return Ok(GroupOutcome::Conflict);
         }
         let effect = Effect::BeginMembership { group, user: new.creator, role: Role::Creator, from: Seq(1) };
-        sql::effect(&mut tx, effect).await?;
+        sql::effect(&mut tx, &effect).await?;
         tx.commit().await?;
         Ok(GroupOutcome::Created(group))
     }

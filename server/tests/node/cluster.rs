@@ -7,7 +7,7 @@ use protocol::{ConversationId, UserId, message::PresenceState};
 use serde_json::json;
 use server::{
     node::NodeConfig,
-    relay::{Hint, Relay, local::Hub},
+    relay::{Hint, Relay, RelayState, local::Hub},
     store::{Store, memory::MemoryStore},
 };
 
@@ -27,6 +27,9 @@ impl Relay for Deaf {
     }
     fn set_online(&self, user: UserId, online: bool) {
         self.0.set_online(user, online);
+    }
+    fn state(&self) -> RelayState {
+        RelayState::Up
     }
     fn elsewhere(&self, user: UserId) -> PresenceState {
         self.0.elsewhere(user)
@@ -53,6 +56,9 @@ impl Relay for Shuffled {
     }
     fn set_online(&self, user: UserId, online: bool) {
         self.0.set_online(user, online);
+    }
+    fn state(&self) -> RelayState {
+        RelayState::Up
     }
     fn elsewhere(&self, user: UserId) -> PresenceState {
         self.0.elsewhere(user)

@@ -285,6 +285,15 @@ async fn a_slow_reader_delays_nobody() {
         entries_through(&mut quick, "g1", 3 + (burst + 1) * 50).await;
         alice.aside.clear();
     }
+    // Meanwhile the node holds what section 8 says, for the slow one as well.
+    let gauges = node.running.node().gauges();
+    assert!(gauges.iter().all(|gauge| gauge.amount <= gauge.bound), "{gauges:?}");
+    let amount = |name| gauges.iter().find(|gauge| gauge.name == name).unwrap().amount;
+    assert_eq!(amount("recent entries of a conversation"), 256);
+    assert_eq!(amount("sessions"), 3);
+    let outbox = amount("bytes in an outbox");
+    // A page of the store: its text, and what is around it.
+    assert!((8192..=(256 << 10) + 256 * 512).contains(&outbox), "{outbox}");
     assert_eq!(entries_through(&mut slow, "g1", last).await, (2..=last).collect::<Vec<_>>());
 }
 

@@ -1,188 +1,44 @@
 //! The whole system: four nodes behind nginx, on MySQL and Redis in containers, with a workload running while things fail.
 //!
 //! What the users saw is checked at the end: SPEC.md, section 2. Three nodes are processes, which can be killed, frozen and drained;
-//! one is in a container, which can be cut off.
+//! one is in a container, which can be cut off. Figures are printed and decide nothing.
 
-use std::{fmt::Write as _, fs::File, path::PathBuf, sync::Arc, time::Duration};
+mod cluster;
+mod figures;
+mod scenario;
 
-use loadgen::{Plan, Recorder, Verdict, check, history::Bounds, run};
-use protocol::{Tcp, clock::SystemEntropy};
-use testcontainers::{
-    ImageExt as _,
-    bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest},
-    core::{AccessMode, Host, Mount, WaitFor, client::docker_client_instance},
-    runners::AsyncRunner as _,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
+
+use client::Event;
+use loadgen::{
+    History, Recorder,
+    history::{Call, DeviceId, OperationId, Outcome, What},
+    workload::Mix,
+};
+use protocol::{UserId, message::PresenceState};
 use tokio::{
     process::Command,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
+use self::{
+    cluster::{Cluster, SWEEP_INTERVAL},
+    figures::{Counters, Durations, deliveries, joins, resumptions, senders},
+    scenario::{PATIENCE, Scenario, runs},
+};
 use crate::{
-    docker::{Container, available, free_port, image, kill},
-    mysql,
-    process::Server,
-    redis::Redis,
+    docker::{available, kill},
+    process::User,
 };
 
-/// How long a run may take at most; it decides no test that passes.
-const PATIENCE: Duration = Duration::from_secs(150);
-/// How long the workload runs before something fails, and after it was mended.
-const AROUND: Duration = Duration::from_secs(2);
 /// How long something is broken: longer than the sweep interval.
 const BROKEN: Duration = Duration::from_secs(3);
-
-/// Options of every node: what is silent is noticed in seconds, so that a run is short.
-const OPTIONS: [&str; 4] = ["--sweep-interval", "1", "--idle-timeout", "6"];
-/// Where the node in a container finds the others.
-const HOST: &str = "host.docker.internal";
-
-/// Three nodes as processes, one in a container that can be cut off, and what they stand on.
-struct Cluster {
-    mysql: mysql::Server,
-    redis: Redis,
-    nginx: Container,
-    port: u16,
-    database: String,
-    nodes: Vec<Server>,
-    remote: Container,
-    network: String,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let (mysql, redis) = tokio::join!(mysql::Server::start(), Redis::start());
-        let database = mysql.database("e2e").await;
-        let mut nodes = Vec::new();
-        for _ in 0..3 {
-            nodes.push(node(&database, &redis, free_port()).await);
-        }
-        let port = free_port();
-        let network = format!("chat-e2e-{port}");
-        let remote = remote_node(&network, &database, &redis).await;
-        let addresses = nodes.iter().map(|node| node.address.clone());
-        let remote_address = format!("{}:6000", remote.get_bridge_ip_address().await.unwrap());
-        let nginx = nginx(port, addresses.chain([remote_address])).await;
-        Self { mysql, redis, nginx, port, database, nodes, remote, network }
-    }
-
-    /// Takes the node in the container off its network: what is sent to it vanishes.
-    async fn cut_off(&self) {
-        let request = NetworkDisconnectRequest { container: self.remote.id().into(), force: Some(true) };
-        docker_client_instance().await.unwrap().disconnect_network(&self.network, request).await.unwrap();
-    }
-
-    async fn mend(&self) {
-        let request = NetworkConnectRequest { container: self.remote.id().into(), endpoint_config: None };
-        docker_client_instance().await.unwrap().connect_network(&self.network, request).await.unwrap();
-    }
-
-    async fn restart(&mut self, at: usize) {
-        let port = self.nodes[at].port();
-        self.nodes[at] = node(&self.database, &self.redis, port).await;
-    }
-
-    /// Sends a signal to a node's process.
-    async fn signal(&self, at: usize, name: &str) {
-        let pid = self.nodes[at].child.id().unwrap().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
-    }
-}
-
-async fn node(database: &str, redis: &Redis, port: u16) -> Server {
-    let redis = format!("redis://127.0.0.1:{}", redis.port);
-    Server::start_on(&[&["--database", database, "--redis", &redis][..], &OPTIONS].concat(), port).await
-}
-
-async fn remote_node(network: &str, database: &str, redis: &Redis) -> Container {
-    let database = database.replace("127.0.0.1", HOST);
-    let redis = format!("redis://{HOST}:{}", redis.port);
-    let binary = Mount::bind_mount(env!("CARGO_BIN_EXE_chatserver"), "/chatserver");
-    let command = ["/chatserver", "0.0.0.0", "6000", "--argon2-memory", "8", "--argon2-passes", "1"];
-    let services = ["--database", &database, "--redis", &redis];
-    image("CHAT_BASE_IMAGE", "chat-base:local")
-        .with_wait_for(WaitFor::message_on_stderr("listening"))
-        .with_network(network)
-        .with_host(HOST, Host::HostGateway)
-        .with_mount(binary.with_access_mode(AccessMode::ReadOnly))
-        .with_cmd([&command[..], &services, &OPTIONS].concat())
-        .start()
-        .await
-        .unwrap()
-}
-
-/// nginx before the nodes, as in nginx/nginx.conf but for the ports and for how soon a node is tried again.
-async fn nginx(port: u16, nodes: impl Iterator<Item = String>) -> Container {
-    let mut servers = String::new();
-    for node in nodes {
-        writeln!(servers, "server {node} weight=1 max_fails=3 fail_timeout=1s;").unwrap();
-    }
-    let configuration = format!(
-        "error_log stderr notice;\nevents {{ worker_connections 4096; }}\nstream {{\n upstream MyServer {{\n{servers} }}\n \
-         server {{ listen 127.0.0.1:{port}; proxy_connect_timeout 1s; proxy_pass MyServer; tcp_nodelay on; }}\n}}\n"
-    );
-    image("CHAT_NGINX_IMAGE", "chat-nginx:local")
-        .with_wait_for(WaitFor::message_on_stderr("start worker process"))
-        .with_network("host")
-        .with_copy_to("/etc/nginx/nginx.conf", configuration.into_bytes())
-        .start()
-        .await
-        .unwrap()
-}
-
-/// Runs a workload, has something fail in the middle of it, and checks what the users saw.
-///
-/// `CHAT_E2E=NAME:TIMES` runs one scenario only, so many times.
-async fn with_fault(cluster: &mut Cluster, name: &str, fault: impl AsyncFn(&mut Cluster)) {
-    let chosen = std::env::var("CHAT_E2E").unwrap_or_default();
-    let times = match chosen.split_once(':') {
-        Some((only, times)) if only == name => times.parse().unwrap(),
-        Some(_) => 0,
-        None => 1,
-    };
-    for time in 0..times {
-        once_with_fault(cluster, name, time, &fault).await;
-    }
-}
-
-async fn once_with_fault(cluster: &mut Cluster, name: &str, time: u64, fault: &impl AsyncFn(&mut Cluster)) {
-    let recorder = Recorder::new(Bounds::default());
-    let plan = Plan {
-        seed: time,
-        prefix: format!("{}-{time}-", name.replace(' ', "-")),
-        users: 6,
-        sessions: 2,
-        operations: u64::MAX,
-        pause: Duration::from_millis(20),
-        backoff_max: Duration::from_secs(1),
-        settle: PATIENCE / 2,
-        ..Plan::default()
-    };
-    let enough = CancellationToken::new();
-    let address = format!("127.0.0.1:{}", cluster.port);
-    let tracker = TaskTracker::new();
-    let running = tracker.spawn({
-        let (recorder, enough, tracker) = (recorder.clone(), enough.clone(), tracker.clone());
-        async move { run(Tcp, &[address], plan, recorder, Arc::new(SystemEntropy), tracker, enough).await }
-    });
-    sleep(AROUND).await;
-    recorder.fault_began(name);
-    fault(cluster).await;
-    recorder.fault_ended(name);
-    recorder.healed();
-    sleep(AROUND).await;
-    enough.cancel();
-    let history = timeout(PATIENCE, running).await.expect("the run ends in time").unwrap();
-    let verdict = check(&history);
-    println!("{name}: {} events, {verdict}", history.events.len());
-    if verdict != Verdict::Valid {
-        let path: PathBuf = std::env::temp_dir().join(format!("chat-e2e-{}.jsonl", name.replace(' ', "-")));
-        history.write(File::create(&path).unwrap()).unwrap();
-        panic!("{name}: {verdict}; the history is in {}", path.display());
-    }
-    assert!(history.events.len() > 500, "{name}: the workload ran");
-}
+/// The lease of a node in Redis: SPEC.md, section 10.
+const LEASE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promises_are_kept_while_things_fail() {
@@ -197,53 +53,294 @@ async fn promises_are_kept_while_things_fail() {
     }
     let mut cluster = Cluster::start().await;
     let cluster = &mut cluster;
-    with_fault(cluster, "nothing fails", async |_| {}).await;
-    with_fault(cluster, "node killed", async |cluster| {
-        cluster.nodes[0].child.kill().await.unwrap();
+    with_fault(cluster, "nothing fails", async |_, _| {}).await;
+    with_fault(cluster, "node killed", async |cluster, _| {
+        cluster.kill(0).await;
         sleep(BROKEN).await;
         cluster.restart(0).await;
     })
     .await;
-    with_fault(cluster, "node frozen", async |cluster| {
+    with_fault(cluster, "node frozen", async |cluster, _| {
         cluster.signal(1, "-STOP").await;
         sleep(BROKEN).await;
         cluster.signal(1, "-CONT").await;
     })
     .await;
-    with_fault(cluster, "node cut off", async |cluster| {
+    with_fault(cluster, "node frozen for long", async |cluster, _| {
+        cluster.signal(1, "-STOP").await;
+        // Its lease ends.
+        sleep(LEASE + BROKEN).await;
+        cluster.signal(1, "-CONT").await;
+    })
+    .await;
+    with_fault(cluster, "node cut off", async |cluster, _| {
         cluster.cut_off().await;
         sleep(BROKEN).await;
         cluster.mend().await;
     })
     .await;
-    with_fault(cluster, "rolling restart", async |cluster| {
+    with_fault(cluster, "rolling restart", async |cluster, _| {
         for at in 0..cluster.nodes.len() {
-            cluster.signal(at, "-TERM").await;
-            let ended = timeout(PATIENCE, cluster.nodes[at].child.wait()).await.expect("an end in time");
-            assert!(ended.unwrap().success(), "a drain ends in order");
-            cluster.restart(at).await;
+            cluster.replace(at).await;
         }
     })
     .await;
-    with_fault(cluster, "redis killed", async |cluster| {
+    with_fault(cluster, "redis killed", async |cluster, _| {
         kill(&cluster.redis.container).await;
         sleep(BROKEN).await;
         cluster.redis.container.start().await.unwrap();
     })
     .await;
-    with_fault(cluster, "redis emptied", async |cluster| {
+    with_fault(cluster, "redis emptied", async |cluster, _| {
         assert_eq!(cluster.redis.command(b"FLUSHALL").await, "+OK");
     })
     .await;
-    with_fault(cluster, "mysql killed", async |cluster| {
+    with_fault(cluster, "mysql killed", async |cluster, _| {
         kill(&cluster.mysql.container).await;
         sleep(Duration::from_secs(1)).await;
         cluster.mysql.container.start().await.unwrap();
     })
     .await;
-    with_fault(cluster, "nginx reloaded", async |cluster| {
+    with_fault(cluster, "nginx reloaded", async |cluster, _| {
         let status = Command::new("docker").args(["kill", "--signal=HUP", cluster.nginx.id()]).output().await;
         assert!(status.unwrap().status.success());
     })
     .await;
+    redis_is_absent_from_the_start(cluster).await;
+    all_write_to_one_conversation(cluster).await;
+    many_write(cluster).await;
+    sessions_on_every_node(cluster).await;
+    many_sessions_lose_their_node(cluster).await;
+    users_vanish_with_their_node(cluster).await;
+}
+
+/// Runs the usual workload, and has something fail in the middle of it.
+async fn with_fault(cluster: &mut Cluster, name: &'static str, fault: impl AsyncFn(&mut Cluster, &Recorder)) {
+    let mut resumed = Durations::default();
+    for time in runs(name) {
+        let history = Scenario::new(cluster, name, time).run(cluster, &fault).await;
+        resumed.0.extend(resumptions(&history).into_values());
+    }
+    if !resumed.0.is_empty() {
+        println!("{name}: sessions resumed after the fault began: {resumed}");
+    }
+}
+
+/// Nodes that are started while Redis is not there serve their users, with presence `unknown`, and say it once; when it appears, they use it.
+async fn redis_is_absent_from_the_start(cluster: &mut Cluster) {
+    for time in runs("redis absent") {
+        cluster.start_without_redis().await;
+        let mut scenario = Scenario::new(cluster, "redis absent", time);
+        scenario.bounds.presence_is_shared = false;
+        let history = scenario.run(cluster, async |_, _| {}).await;
+        println!(
+            "redis absent: messages shown elsewhere after their acknowledgement: {}; sweep interval {SWEEP_INTERVAL} s",
+            deliveries(&history)
+        );
+        cluster.redis.container.start().await.unwrap();
+    }
+    for time in runs("redis appears") {
+        cluster.start_without_redis().await;
+        let scenario = Scenario::new(cluster, "redis appears", time);
+        let running = scenario.run(cluster, async |cluster, _| {
+            sleep(BROKEN).await;
+            cluster.redis.container.start().await.unwrap();
+        });
+        let history = running.await;
+        assert!(
+            history
+                .events
+                .iter()
+                .any(|event| { matches!(event.what, What::Presence { state: PresenceState::Unknown, .. }) })
+        );
+        for at in 0..cluster.nodes.len() {
+            let log = cluster.replace(at).await.join("\n");
+            for said in ["redis is away", "redis is back"] {
+                assert_eq!(log.matches(said).count(), 1, "{said}: {log}");
+            }
+        }
+    }
+}
+
+/// Users of two nodes write to one group as fast as they are answered: nobody is refused, and no node waits for ever.
+async fn all_write_to_one_conversation(cluster: &mut Cluster) {
+    const NAME: &str = "one conversation";
+    for time in runs(NAME) {
+        let mut scenario = Scenario::new(cluster, NAME, time);
+        let scenario_users = scenario.plan.users;
+        scenario.plan.sessions = 1;
+        scenario.plan.crowd = true;
+        scenario.plan.in_turn = true;
+        scenario.plan.pause = Duration::ZERO;
+        scenario.plan.mix = Mix { burst: 1, ..Mix::NONE };
+        scenario.addresses = cluster.nodes[..2].iter().map(|node| node.address.clone()).collect();
+        let history = scenario.run(cluster, count_statements).await;
+        assert_eq!(unanswered_sends(&history), 0, "each send was acknowledged");
+        let senders = senders(&history);
+        // Users take the nodes in turn, and their numbers grow.
+        let users: BTreeSet<UserId> = senders.iter().copied().collect();
+        assert_eq!(users.len(), scenario_users, "all have joined");
+        let at_first: BTreeSet<UserId> = users.iter().copied().step_by(2).collect();
+        let all_write =
+            users.iter().filter_map(|user| senders.iter().position(|sender| sender == user)).max();
+        let contested = &senders[all_write.unwrap()..];
+        let shares = contested.chunks(contested.len().div_ceil(4)).map(|part| {
+            let first = part.iter().filter(|user| at_first.contains(user)).count();
+            (first, part.len() - first)
+        });
+        let shares: Vec<_> = shares.collect();
+        println!("{NAME}: {} messages; by node, in four parts: {shares:?}", contested.len());
+        assert!(shares.iter().all(|(first, second)| *first > 0 && *second > 0), "{shares:?}");
+        println!("{NAME}: joins while others write: {}", joins(&history));
+        assert_eq!(users.len(), 6);
+        assert!(shares.iter().all(|(first, second)| *first > 0 && *second > 0), "{shares:?}");
+    }
+}
+
+/// Users of all nodes write to many conversations as fast as they are answered.
+async fn many_write(cluster: &mut Cluster) {
+    const NAME: &str = "many write";
+    for time in runs(NAME) {
+        let mut scenario = Scenario::new(cluster, NAME, time);
+        scenario.plan.users = 16;
+        scenario.plan.sessions = 1;
+        scenario.plan.pause = Duration::ZERO;
+        scenario.plan.mix = Mix { send: 1, burst: 1, ..Mix::NONE };
+        let history = scenario.run(cluster, count_statements).await;
+        println!(
+            "{NAME}: {} messages; shown elsewhere after their acknowledgement: {}",
+            senders(&history).len(),
+            deliveries(&history)
+        );
+    }
+}
+
+/// Users with a session on every node: each session is shown everything, in one order.
+async fn sessions_on_every_node(cluster: &mut Cluster) {
+    const NAME: &str = "sessions on every node";
+    for time in runs(NAME) {
+        let mut scenario = Scenario::new(cluster, NAME, time);
+        scenario.addresses = cluster.nodes.iter().map(|node| node.address.clone()).collect();
+        scenario.addresses.push(cluster.remote_address.clone());
+        scenario.plan.users = 3;
+        scenario.plan.sessions = scenario.addresses.len();
+        scenario.plan.in_turn = true;
+        let history = scenario.run(cluster, async |_, _| {}).await;
+        println!(
+            "{NAME}: messages shown on other devices after their acknowledgement: {}",
+            deliveries(&history)
+        );
+    }
+}
+
+/// All sessions of a node that dies come back on the others, at the same time.
+async fn many_sessions_lose_their_node(cluster: &mut Cluster) {
+    const NAME: &str = "many sessions lose their node";
+    const USERS: usize = 30;
+    const SESSIONS: usize = 4;
+    for time in runs(NAME) {
+        let mut scenario = Scenario::new(cluster, NAME, time);
+        let net = scenario.net.clone();
+        net.lead_to(Some(cluster.nodes[0].address.clone()));
+        scenario.plan.users = USERS;
+        scenario.plan.sessions = SESSIONS;
+        scenario.plan.pause = Duration::from_millis(500);
+        scenario.plan.mix.reconnect = 0;
+        let running = scenario.run(cluster, async |cluster, recorder| {
+            let logged_in = || recorder.look(count_logins);
+            let all = async {
+                while logged_in() < USERS * SESSIONS {
+                    sleep(Duration::from_millis(50)).await;
+                }
+            };
+            timeout(PATIENCE, all).await.expect("all log in");
+            net.lead_to(None);
+            recorder.fault_began("the node dies");
+            cluster.kill(0).await;
+            sleep(BROKEN).await;
+            recorder.fault_ended("the node dies");
+            cluster.restart(0).await;
+        });
+        let resumed = resumptions(&running.await);
+        assert_eq!(resumed.len(), USERS * SESSIONS, "every session goes on");
+        println!("{NAME}: sessions resumed after the kill: {}", Durations(resumed.into_values().collect()));
+    }
+}
+
+/// A user whose client ends together with their node is said to be offline when the node's lease has ended. SPEC.md, guarantee 8.
+async fn users_vanish_with_their_node(cluster: &mut Cluster) {
+    const NAME: &str = "users vanish with their node";
+    let mut told = Durations::default();
+    for time in runs(NAME) {
+        let tracker = TaskTracker::new();
+        let (victims, witnesses) = (&cluster.nodes[0].address, &cluster.nodes[1].address);
+        let victim = User::new(victims, &tracker, &format!("victim{time}")).await;
+        let mut witness = User::new(witnesses, &tracker, &format!("witness{time}")).await;
+        victim.client.befriend(witness.id).await.unwrap();
+        until_told(&mut witness, victim.id, PresenceState::Online).await;
+        let scenario = Scenario::new(cluster, NAME, time);
+        let told = &mut told;
+        scenario
+            .run(cluster, async |cluster, _| {
+                let began = Instant::now();
+                cluster.kill(0).await;
+                victim.client.close();
+                until_told(&mut witness, victim.id, PresenceState::Offline).await;
+                told.0.push(began.elapsed());
+                cluster.restart(0).await;
+            })
+            .await;
+        witness.client.close();
+    }
+    if !told.0.is_empty() {
+        println!("{NAME}: offline after the crash: {told}; lease {LEASE:?}");
+    }
+}
+
+/// Waits until a user is told of another's state.
+async fn until_told(user: &mut User, of: UserId, wanted: PresenceState) {
+    let told = async {
+        while let Some(event) = user.events.next().await {
+            if matches!(event, Event::Presence { user, state } if user == of && state == wanted) {
+                return;
+            }
+        }
+        panic!("the client has ended");
+    };
+    timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("not told that {of} is {wanted:?}"));
+}
+
+/// Lets the workload run, and prints what it makes the database do meanwhile.
+async fn count_statements(cluster: &mut Cluster, _: &Recorder) {
+    let before = Counters::read(&cluster.database).await;
+    sleep(BROKEN).await;
+    println!("in {BROKEN:?}: {}", Counters::read(&cluster.database).await.since(&before));
+}
+
+/// Sends without an acknowledgement.
+fn unanswered_sends(history: &History) -> usize {
+    let mut sends: BTreeSet<OperationId> = BTreeSet::new();
+    for event in &history.events {
+        match &event.what {
+            What::Invoked { operation, call: Call::Send { .. }, .. } => drop(sends.insert(*operation)),
+            What::Returned { operation, outcome: Outcome::Ok { .. } } => drop(sends.remove(operation)),
+            _ => {}
+        }
+    }
+    sends.len()
+}
+
+/// Devices that logged in.
+fn count_logins(history: &History) -> usize {
+    let (mut logins, mut done): (BTreeMap<_, DeviceId>, BTreeSet<DeviceId>) = Default::default();
+    for event in &history.events {
+        match &event.what {
+            What::Invoked { operation, device, call: Call::Login } => {
+                logins.insert(*operation, *device);
+            }
+            What::Returned { operation, outcome: Outcome::Ok { .. } } => done.extend(logins.get(operation)),
+            _ => {}
+        }
+    }
+    done.len()
 }

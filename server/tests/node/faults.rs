@@ -26,12 +26,12 @@ use crate::harness::{TestNode, mid};
 
 /// A store whose writes to logs fail on demand.
 #[derive(Default)]
-struct Faulty {
+pub(crate) struct Faulty {
     inner: MemoryStore,
     /// So many writes are carried out, and then said to have failed.
     lose_replies: AtomicU32,
     /// Nothing works.
-    away: AtomicBool,
+    pub(crate) away: AtomicBool,
     /// A node that is nearer: before every append, user 2 has just written to group 1 there.
     rival: AtomicBool,
     /// A list of periods, once read, is held back until it is released.
@@ -110,9 +110,20 @@ impl Store for Faulty {
         self.check()?;
         self.inner.user_name(user).await
     }
-    async fn add_token(&self, hash: &TokenHash, user: UserId, at: UnixMillis, keep: usize) -> Result<()> {
+    async fn rehash(&self, user: UserId, from: &str, to: &str) -> Result<bool> {
         self.check()?;
-        self.inner.add_token(hash, user, at, keep).await
+        self.inner.rehash(user, from, to).await
+    }
+    async fn add_token(
+        &self,
+        hash: &TokenHash,
+        user: UserId,
+        verified: &str,
+        at: UnixMillis,
+        keep: usize,
+    ) -> Result<bool> {
+        self.check()?;
+        self.inner.add_token(hash, user, verified, at, keep).await
     }
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
         self.check()?;

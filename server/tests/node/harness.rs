@@ -16,7 +16,7 @@ use protocol::{
 use serde_json::{Value, json};
 use server::{
     node::{NodeConfig, RunningNode, World},
-    password::Argon2id,
+    password::{Argon2id, Passwords},
     relay::{Relay, RelayEvents, local::Hub},
     store::{Store, memory::MemoryStore},
 };
@@ -62,17 +62,21 @@ impl TestNode {
         relay_events: RelayEvents,
         config: NodeConfig,
     ) -> Self {
+        let passwords = Arc::new(Argon2id::new(8, 1, 2, Arc::new(SystemEntropy)).unwrap());
+        Self::start_with(store, relay, relay_events, config, passwords).await
+    }
+
+    pub(crate) async fn start_with(
+        store: Arc<dyn Store>,
+        relay: Arc<dyn Relay>,
+        relay_events: RelayEvents,
+        config: NodeConfig,
+        passwords: Arc<dyn Passwords>,
+    ) -> Self {
         let listener = Tcp.bind("127.0.0.1:0").await.unwrap();
         let address = Tcp.local_addr(&listener).unwrap().to_string();
         let entropy = Arc::new(SystemEntropy);
-        let world = World {
-            store,
-            relay,
-            relay_events,
-            passwords: Arc::new(Argon2id::new(8, 1, 2, entropy.clone()).unwrap()),
-            clock: Arc::new(SystemClock),
-            entropy,
-        };
+        let world = World { store, relay, relay_events, passwords, clock: Arc::new(SystemClock), entropy };
         Self { running: RunningNode::start(Tcp, listener, world, config), address }
     }
 
@@ -178,13 +182,18 @@ impl Wire {
         reply["ok"].clone()
     }
 
-    /// Sends a request and returns its error's code.
-    pub(crate) async fn error(&mut self, request: Value) -> String {
+    /// Sends a request and returns its error.
+    pub(crate) async fn refusal(&mut self, request: Value) -> Value {
         let what = request.to_string();
         let id = self.ask(request).await;
         let reply = self.reply(id).await;
         assert!(reply.get("error").is_some(), "{what}: {reply}");
-        reply["error"]["code"].as_str().unwrap().into()
+        reply["error"].clone()
+    }
+
+    /// Sends a request and returns its error's code.
+    pub(crate) async fn error(&mut self, request: Value) -> String {
+        self.refusal(request).await["code"].as_str().unwrap().into()
     }
 
     /// Logs in with the name as password, and waits until all is caught up.

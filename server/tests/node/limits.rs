@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use protocol::Limits;
 use serde_json::json;
-use server::node::NodeConfig;
+use server::{
+    node::NodeConfig,
+    throttle::{Penalty, Rate, Rates},
+};
 
 use crate::harness::{TestNode, Wire, mid};
 
@@ -83,7 +86,8 @@ async fn who_never_reads_is_cut_off() {
     let text = "x".repeat(60_000);
     for _ in 0..200 {
         alice.say("d1-2", &text).await;
-        alice.aside.clear();
+        // It may be told before all is said.
+        alice.aside.retain(|line| line["push"] == "presence");
     }
     alice.find("bob is gone", |l| l["push"] == "presence" && l["state"] == "offline").await;
     // What was in the sockets is still read; then the end.
@@ -182,4 +186,177 @@ async fn a_proxy_header_comes_first() {
     let mut without = Wire::connect(&node.address).await;
     without.send("{\"id\":1,\"op\":\"ping\"}\n").await;
     assert!(without.try_line().await.is_none());
+}
+
+/// A node behind a balancer, to which tests say from where they come.
+async fn behind_a_balancer(rates: Rates) -> TestNode {
+    TestNode::with_config(NodeConfig { proxy_protocol: true, rates, ..NodeConfig::default() }).await
+}
+
+async fn from(node: &TestNode, address: &str) -> Wire {
+    let mut wire = Wire::connect(&node.address).await;
+    wire.send(format!("PROXY TCP4 {address} 192.0.2.200 5000 8000\r\n")).await;
+    wire
+}
+
+async fn greeted(node: &TestNode, address: &str) -> Wire {
+    let mut wire = from(node, address).await;
+    assert_eq!(wire.line().await["push"], "hello");
+    wire
+}
+
+#[tokio::test]
+async fn nobody_but_balancers_may_say_who_is_served() {
+    let config = NodeConfig {
+        proxy_protocol: true,
+        proxies: vec!["192.0.2.0/24".parse().unwrap()],
+        ..NodeConfig::default()
+    };
+    let node = TestNode::with_config(config).await;
+    let mut wire = Wire::connect(&node.address).await;
+    assert!(wire.try_line().await.is_none());
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections() {
+    let node = behind_a_balancer(Rates { connections_per_address_max: 2, ..Rates::default() }).await;
+    let first = greeted(&node, "192.0.2.1").await;
+    let mut second = greeted(&node, "192.0.2.1").await;
+    let mut third = from(&node, "192.0.2.1").await;
+    assert_eq!(third.line().await["code"], "too_many_connections");
+    assert!(third.try_line().await.is_none());
+    let _other = greeted(&node, "192.0.2.2").await;
+    second.ok(json!({"op": "ping"})).await;
+    drop(first);
+    // The place is free again once the node has seen the end.
+    while from(&node, "192.0.2.1").await.line().await["push"] != "hello" {}
+}
+
+/// A balancer that speaks for itself, as in a health check, is nobody's address.
+#[tokio::test]
+async fn a_balancer_itself_is_exempt() {
+    let node = behind_a_balancer(Rates { connections_per_address_max: 0, ..Rates::default() }).await;
+    let mut wire = Wire::connect(&node.address).await;
+    wire.send("PROXY UNKNOWN\r\n").await;
+    assert_eq!(wire.line().await["push"], "hello");
+}
+
+#[tokio::test]
+async fn an_address_registers_so_many_accounts() {
+    let rates = Rates { address_registrations: Rate::per_hour(1, 2), ..Rates::default() };
+    let node = behind_a_balancer(rates).await;
+    let register = |name: &str| json!({"op": "register", "mid": mid(), "name": name, "password": "x"});
+    let mut wire = greeted(&node, "192.0.2.1").await;
+    let first = register("first");
+    wire.ok(first.clone()).await;
+    wire.ok(register("second")).await;
+    let refused = wire.refusal(register("third")).await;
+    assert_eq!(refused["code"], "rate_limited");
+    assert_eq!(refused["definite"], true);
+    let wait = refused["retry_after_ms"].as_u64().unwrap();
+    assert!((3_500_000..=3_600_000).contains(&wait), "{wait}");
+    // What has happened is said again, as often as it is asked.
+    wire.ok(first).await;
+    greeted(&node, "192.0.2.2").await.ok(register("third")).await;
+}
+
+#[tokio::test]
+async fn failed_logins_make_the_next_wait() {
+    let penalty = Penalty {
+        free: 3,
+        first: Duration::from_secs(600),
+        longest: Duration::from_secs(600),
+        ..Penalty::default()
+    };
+    let node = behind_a_balancer(Rates { account_failures: penalty, ..Rates::default() }).await;
+    let mut owner = greeted(&node, "192.0.2.9").await;
+    owner.ok(json!({"op": "register", "mid": mid(), "name": "alice", "password": "alice"})).await;
+    let token = owner.login("alice").await["token"].clone();
+    let try_it =
+        |account: &str, password: &str| json!({"op": "login", "account": account, "password": password});
+    // From anywhere, by name in any spelling and by number: it is one account.
+    for (n, account) in ["alice", "ALICE", "1", "alice"].iter().enumerate() {
+        let mut wire = greeted(&node, &format!("192.0.2.{n}")).await;
+        assert_eq!(wire.error(try_it(account, "guess")).await, "bad_credentials");
+    }
+    let mut wire = greeted(&node, "192.0.2.5").await;
+    let refused = wire.refusal(try_it("alice", "alice")).await;
+    assert_eq!(refused["code"], "rate_limited");
+    assert_eq!(refused["message"], "too many attempts; try again in 600 s");
+    // Who is logged in does not notice, and who has a token needs no password.
+    owner.ok(json!({"op": "passwd", "mid": mid(), "old": "alice", "new": "alice"})).await;
+    wire.ok(json!({"op": "resume", "token": token, "cursors": {}})).await;
+    // A session that guesses its own user's password waits as well.
+    let passwd = || json!({"op": "passwd", "mid": mid(), "old": "guess", "new": "x"});
+    for _ in 0..4 {
+        assert_eq!(owner.error(passwd()).await, "bad_credentials");
+    }
+    assert_eq!(owner.error(passwd()).await, "rate_limited");
+    // A name that nobody has is treated alike.
+    let mut wire = greeted(&node, "192.0.2.6").await;
+    for _ in 0..4 {
+        assert_eq!(wire.error(try_it("nobody", "guess")).await, "bad_credentials");
+    }
+    assert_eq!(wire.error(try_it("nobody", "guess")).await, "rate_limited");
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_has_to_wait() {
+    let penalty = Penalty {
+        free: 2,
+        first: Duration::from_secs(600),
+        longest: Duration::from_secs(600),
+        ..Penalty::default()
+    };
+    let node = behind_a_balancer(Rates { address_failures: penalty, ..Rates::default() }).await;
+    let (_, mut neighbour) = {
+        let mut wire = greeted(&node, "192.0.2.1").await;
+        wire.ok(json!({"op": "register", "mid": mid(), "name": "carol", "password": "carol"})).await;
+        (wire.login("carol").await, wire)
+    };
+    let mut wire = greeted(&node, "192.0.2.1").await;
+    let guess = |n: u32| json!({"op": "login", "account": format!("user {n}"), "password": "guess"});
+    for n in 0..3 {
+        assert_eq!(wire.error(guess(n)).await, "bad_credentials");
+    }
+    assert_eq!(wire.error(guess(3)).await, "rate_limited");
+    neighbour.ok(json!({"op": "friends"})).await;
+    assert_eq!(greeted(&node, "192.0.2.2").await.error(guess(3)).await, "bad_credentials");
+}
+
+/// What comes too fast is carried out later. It delays nobody else, not even who is logged in at the same address.
+#[tokio::test]
+async fn requests_before_a_login_are_paced_per_address() {
+    let node =
+        behind_a_balancer(Rates { address_requests: Rate::per_second(4, 4), ..Rates::default() }).await;
+    let mut neighbour = greeted(&node, "192.0.2.1").await;
+    neighbour.ok(json!({"op": "register", "mid": mid(), "name": "carol", "password": "carol"})).await;
+    neighbour.login("carol").await;
+    let mut wire = greeted(&node, "192.0.2.1").await;
+    let flood: String = (1..=8).map(|n| format!("{{\"id\":{n},\"op\":\"ping\"}}\n")).collect();
+    let begun = tokio::time::Instant::now();
+    wire.send(flood).await;
+    for _ in 0..100 {
+        neighbour.ok(json!({"op": "ping"})).await;
+    }
+    for n in 1..=8 {
+        assert!(wire.reply(n).await["ok"].is_object());
+    }
+    // Eight and the neighbour's two, of which four come at once: the last is due after 1.5 s.
+    assert!(begun.elapsed() >= Duration::from_millis(1000), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn requests_of_a_session_are_paced() {
+    let rates = Rates { session_requests: Rate::per_second(20, 10), ..Rates::default() };
+    let node = TestNode::with_config(NodeConfig { rates, ..NodeConfig::default() }).await;
+    let ((_, mut alice), (_, mut bob)) = node.friends().await;
+    let flood: String = (1..=40).map(|n| format!("{{\"id\":{n},\"op\":\"ping\"}}\n")).collect();
+    let begun = tokio::time::Instant::now();
+    alice.send(flood).await;
+    bob.ok(json!({"op": "ping"})).await;
+    for n in 1..=40 {
+        assert!(alice.reply(n).await["ok"].is_object());
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(1400), "{:?}", begun.elapsed());
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
+mod admin;
+mod authorisation;
 mod cluster;
 mod defects;
 mod delivery;
@@ -9,8 +11,10 @@ mod docker;
 mod e2e;
 mod faults;
 mod harness;
+mod hostile;
 mod limits;
 mod mysql;
+mod passwords;
 mod process;
 mod redis;
 mod relays;

@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     path::Path,
     process::{ExitStatus, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use client::{Client, Config, Event, Events};
-use protocol::{ConversationId, EntryBody, Seq, Tcp, clock::SystemEntropy};
+use protocol::{ConversationId, EntryBody, Seq, Tcp, UserId, clock::SystemEntropy};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
@@ -24,7 +25,8 @@ use crate::harness::{PATIENCE, Wire, mid};
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) address: String,
-    log: JoinHandle<Vec<String>>,
+    log: Arc<Mutex<Vec<String>>>,
+    logging: JoinHandle<()>,
 }
 
 impl Server {
@@ -40,27 +42,33 @@ impl Server {
 
     async fn wait_for(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(Vec::new()));
         let listening = timeout(3 * PATIENCE, async {
-            while let Some(line) = log.next_line().await.unwrap() {
-                let line: Value = serde_json::from_str(&line).unwrap();
-                if line["fields"]["message"] == "listening" {
-                    return line["fields"]["address"].as_str().unwrap().to_owned();
+            while let Some(line) = lines.next_line().await.unwrap() {
+                let fields: Value = serde_json::from_str(&line).unwrap();
+                log.lock().unwrap().push(line);
+                if fields["fields"]["message"] == "listening" {
+                    return fields["fields"]["address"].as_str().unwrap().to_owned();
                 }
             }
             panic!("it ended before it listened");
         });
         let address = listening.await.expect("it listens in time");
         // Read to its end, or the node would wait for room in the pipe.
+        let rest = Arc::clone(&log);
         #[expect(clippy::disallowed_methods, reason = "it ends with the process whose log it reads")]
-        let log = tokio::spawn(async move {
-            let mut lines = Vec::new();
-            while let Ok(Some(line)) = log.next_line().await {
-                lines.push(line);
+        let logging = tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                rest.lock().unwrap().push(line);
             }
-            lines
         });
-        Self { child, address, log }
+        Self { child, address, log, logging }
+    }
+
+    /// What it logged until now.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -71,13 +79,13 @@ impl Server {
         self.child.kill().await.unwrap();
     }
 
-    /// Sends a signal by name, and waits for the end.
-    async fn signal(mut self, name: &str) -> (ExitStatus, Vec<String>) {
+    /// Sends a signal by name, and waits for the end. Returns what it logged.
+    pub(crate) async fn signal(mut self, name: &str) -> (ExitStatus, Vec<String>) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
         let status = timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap();
-        let log = self.log.await.unwrap();
-        (status, log)
+        (&mut self.logging).await.unwrap();
+        (status, self.log())
     }
 }
 
@@ -98,18 +106,20 @@ fn bare_command(port: u16) -> Command {
 }
 
 /// A user with the client library.
-struct User {
-    client: Client,
-    events: Events,
+pub(crate) struct User {
+    pub(crate) id: UserId,
+    pub(crate) client: Client,
+    pub(crate) events: Events,
 }
 
 impl User {
-    async fn new(address: &str, tracker: &TaskTracker, name: &str) -> Self {
+    /// Registers and logs in.
+    pub(crate) async fn new(address: &str, tracker: &TaskTracker, name: &str) -> Self {
         let config = Config { confirm_automatically: true, ..Config::default() };
         let (client, events) = Client::start(Tcp, address, config, Arc::new(SystemEntropy), tracker);
-        client.register(name, "secret").await.unwrap();
+        let id = client.register(name, "secret").await.unwrap().user;
         client.login(name, "secret").await.unwrap();
-        Self { client, events }
+        Self { id, client, events }
     }
 }
 
@@ -237,4 +247,45 @@ async fn five_hundred_registrations_and_logins() {
     for n in 0..200 {
         assert!(users[0].reply(n).await["ok"].is_object());
     }
+}
+
+/// Runs the binary to its end with these variables: exit code, and what it said on both streams.
+async fn says(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatserver"));
+    let output = command.args(arguments).envs(variables.iter().copied()).output();
+    let output = timeout(PATIENCE, output).await.expect("an end in time").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn settings_come_from_flags_environment_file_and_defaults() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("chat.toml");
+    let secret = folder.path().join("database");
+    std::fs::write(&secret, "mysql://kirito:asuna@db/chat\n").unwrap();
+    let file = format!("idle-timeout = 50\nlogin-timeout = 20\ntoken-days = 3\ndatabase-file = {secret:?}\n");
+    std::fs::write(&path, file).unwrap();
+    let path = path.to_str().unwrap();
+    let arguments = ["config", "127.0.0.1", "6000", "--config", path, "--idle-timeout", "70"];
+    let variables = [("CHAT_LOGIN_TIMEOUT", "10"), ("CHAT_IDLE_TIMEOUT", "60")];
+    let (code, shown, _) = says(&arguments, &variables).await;
+    assert_eq!(code, 0);
+    let line = |name: &str| {
+        let line = shown.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ").replace(path, "FILE")
+    };
+    assert_eq!(line("idle-timeout"), "idle-timeout = \"70\" # command line");
+    assert_eq!(line("login-timeout"), "login-timeout = \"10\" # environment, CHAT_LOGIN_TIMEOUT");
+    assert_eq!(line("token-days"), "token-days = \"3\" # FILE");
+    assert_eq!(line("drain-grace"), "drain-grace = \"10\" # default");
+    let check = ["check-config", "127.0.0.1", "6000", "--config", path];
+    assert_eq!(says(&check, &[]).await, (0, "the configuration can be used\n".into(), String::new()));
+    std::fs::write(&secret, "postgres://kirito:asuna@db/chat\n").unwrap();
+    let (code, _, error) = says(&check, &[]).await;
+    assert_eq!(code, 2);
+    assert!(error.contains("--database postgres:") && !error.contains("asuna"), "{error}");
+    let (code, _, error) = says(&check, &[("CHAT_ADDRESS_REQUESTS", "many")]).await;
+    assert_eq!(code, 2);
+    assert!(error.contains("such as 100/s:1000"), "{error}");
 }

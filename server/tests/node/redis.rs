@@ -7,6 +7,7 @@ use serde_json::json;
 use server::{
     node::NodeConfig,
     relay::{
+        Relay as _, RelayState,
         conformance::{Peer, apart, suite},
         redis::{RedisConfig, RedisRelay, Timing},
     },
@@ -320,12 +321,12 @@ async fn a_frozen_redis_is_noticed() {
     b.relay.set_online(user(2), true);
     a.until(2, PresenceState::Online).await;
     redis.container.pause().await.unwrap();
-    until("the ping to fail", async || !relay.is_up()).await;
+    until("the ping to fail", async || relay.state() == RelayState::Away).await;
     // Nobody waits for a relay that is known to be away.
     a.subscribe(1, &["g7"]).await;
     a.until(2, PresenceState::Unknown).await;
     redis.container.unpause().await.unwrap();
-    until("the link", async || relay.is_up()).await;
+    until("the link", async || relay.state() == RelayState::Up).await;
     a.until(2, PresenceState::Online).await;
     b.publish("g7", &[1]);
     until("hints", async || {

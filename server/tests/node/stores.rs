@@ -61,7 +61,9 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         2 => (any::<u8>(), any::<u8>(), id.clone(), any::<bool>()).prop_map(|(a, b, id, blocked)| Operation::Block { a, b, id, blocked }),
         1 => (any::<u8>(), id.clone()).prop_map(|(a, id)| Operation::CreateGroup { a, id }),
         4 => (any::<u8>(), any::<u8>(), id.clone(), any::<bool>()).prop_map(|(a, group, id, joins)| Operation::Join { a, group, id, joins }),
-        1 => (any::<u8>(), any::<u8>(), id).prop_map(|(a, group, id)| Operation::DeleteGroup { a, group, id }),
+        1 => (any::<u8>(), any::<u8>(), id.clone()).prop_map(|(a, group, id)| Operation::DeleteGroup { a, group, id }),
+        2 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(a, token, password)| Operation::AddToken { a, token, password }),
+        1 => (any::<u8>(), id, any::<u8>()).prop_map(|(a, id, keep)| Operation::SetPassword { a, id, keep }),
         2 => (any::<u8>(), any::<u8>(), 0u8..10).prop_map(|(a, conv, seq)| Operation::Deliver { a, conv, seq }),
         3 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(conv, seq, limit, bytes)| Operation::Page { conv, seq, limit, bytes }),
     ]

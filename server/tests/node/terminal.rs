@@ -109,6 +109,26 @@ fn count(seen: &[String], text: &str) -> usize {
     seen.iter().filter(|line| line.contains(text)).count()
 }
 
+/// With `passwd`, the other session of the user is over, and only the new password opens one.
+#[tokio::test]
+async fn a_password_is_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), 0, &[]).await;
+    let (mut kirito, _) = Person::registers(&server, "kirito").await;
+    let mut elsewhere = Person::sits_down(&server);
+    elsewhere.logs_in("kirito").await;
+    kirito.does("passwd\nwrong\nnew", "that is not your password").await;
+    kirito.does("passwd\nsecret of kirito\nnew", "your password is changed").await;
+    elsewhere.sees("the password was changed").await;
+    elsewhere.sees("the session has ended; log in again").await;
+    elsewhere.types("showme").await;
+    elsewhere.does("1\nkirito\nsecret of kirito", "wrong account or password").await;
+    elsewhere.does("1\nkirito\nnew", "username:kirito").await;
+    kirito.does("showme", "username:kirito").await;
+    let (_, seen) = kirito.quits().await;
+    assert_eq!(count(&seen, "your password was changed"), 0, "who did it is told the outcome");
+}
+
 #[tokio::test]
 async fn two_friends_chat_online_and_offline() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,13 +3,14 @@
 use client::{Reply, RequestError};
 use protocol::{
     ClientMsgId, ConversationId, Entry, GroupId, Request, Seq, UserId,
-    message::{CreateGroup, GroupTarget, RemoveMember, Send, UserTarget},
+    message::{ChangePassword, CreateGroup, GroupTarget, Password, RemoveMember, Send, UserTarget},
 };
 use serde_json::{Map, Value, json};
 
 use super::App;
 use crate::ui::{
     command::Command,
+    input::Ask,
     roster::Roster,
     say::{self, About},
     tell::{Failure, Tell},
@@ -40,6 +41,7 @@ impl App {
             Command::FriendHistory { count, .. } | Command::GroupHistory { count, .. } => {
                 self.history(&command, count).await;
             }
+            Command::Passwd => self.passwd().await,
             // The session's loop ends at it.
             Command::Quit => {}
             _ => self.change(command).await,
@@ -49,6 +51,38 @@ impl App {
     fn tell_lists(&mut self) {
         if let Some(roster) = &self.roster {
             self.output.tell(&Tell::Lists(roster));
+        }
+    }
+
+    /// Asks for the passwords, hidden if they are typed at a terminal, and changes it.
+    async fn passwd(&mut self) {
+        const NAME: &str = "passwd";
+        let prompts = [Ask::Secret("old password:"), Ask::Secret("new password:")];
+        let Some([old, new]) = self.form(NAME, prompts).await else { return };
+        // What a person cannot see they may mistype.
+        if self.interactive {
+            let Some([again]) = self.form(NAME, [Ask::Secret("new password again:")]).await else { return };
+            if again != new {
+                return self.fail(Failure::local(NAME, "bad_password", "the new passwords are not the same"));
+            }
+        }
+        let mid = self.typed_mid();
+        let request = Request::Passwd(ChangePassword { mid, old: Password(old), new: Password(new) });
+        let client = self.client.clone();
+        match self.taking(async move { client.request(request).await }).await {
+            Some(Ok(reply)) => {
+                let mut details = Map::new();
+                if let Reply::Appended(appended) = reply {
+                    details.insert("seq".into(), json!(appended.seq));
+                }
+                let message = "your password is changed; your other sessions have ended".into();
+                self.output.tell(&Tell::Done { command: NAME, message, details });
+            }
+            Some(Err(error)) => {
+                self.forget_typed(mid);
+                self.fail_with(NAME, About::default(), &error);
+            }
+            None => {}
         }
     }
 
@@ -181,6 +215,7 @@ fn about(command: &Command) -> About {
         Command::Help
         | Command::ShowMe
         | Command::UpdateList
+        | Command::Passwd
         | Command::Quit
         | Command::CreateGroup { .. } => About::default(),
     }

@@ -95,8 +95,9 @@ impl App {
 
     /// Tells an entry, unless its sender sees it already, and confirms it.
     fn tell_entry(&mut self, entry: &Entry) {
-        // A notice has the key of the command that caused it, too.
-        let notice = matches!(entry.conv.parse(), Conversation::Notices(_));
+        // That a conversation opened has the key of the command that caused it, too.
+        let notice = matches!(entry.conv.parse(), Conversation::Notices(_))
+            && entry.body != EntryBody::PasswordChanged;
         let own = !notice && self.typed.remove(&entry.mid);
         let Some(roster) = &mut self.roster else { return };
         roster.note(entry);

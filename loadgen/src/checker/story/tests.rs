@@ -169,6 +169,70 @@ fn no_acknowledged_loss() {
 }
 
 #[test]
+fn refusals_have_a_reason() {
+    // Bob is a member, and nobody asks for anything else meanwhile.
+    let mut story = Story::calm();
+    let call = story.words("g1", "am I not?");
+    let refused = story.ask("bob", call);
+    story.refuse(refused, ErrorCode::NotMember);
+    story.finish().expect(&[Invariant::Rights]);
+
+    // Bob is removed while he asks, and is back before he is told.
+    let mut story = Story::calm();
+    let call = story.words("g1", "just then");
+    let refused = story.ask("bob", call);
+    story.remove("alice", "bob", "g1");
+    story.join("bob", "g1");
+    story.refuse(refused, ErrorCode::NotMember);
+    story.spread();
+    story.finish().expect(&[]);
+
+    // He was back before he asked.
+    let mut story = Story::calm();
+    story.remove("alice", "bob", "g1");
+    story.join("bob", "g1");
+    let call = story.words("g1", "again?");
+    let refused = story.ask("bob", call);
+    story.refuse(refused, ErrorCode::NotMember);
+    story.spread();
+    story.finish().expect(&[Invariant::Rights]);
+
+    // Friends who may talk, and one who is blocked.
+    let mut story = Story::calm();
+    let call = story.words("d1-2", "why?");
+    let refused = story.ask("alice", call);
+    story.refuse(refused, ErrorCode::NotFriends);
+    story.finish().expect(&[Invariant::Rights]);
+    let mut story = Story::calm();
+    let (mid, user) = (story.mid(), story.user("alice"));
+    story.act("bob", "d1-2", Call::Block { mid, user }, EntryBody::Blocked);
+    let call = story.words("d1-2", "oh");
+    let refused = story.ask("alice", call);
+    story.refuse(refused, ErrorCode::Blocked);
+    story.spread();
+    story.finish().without(|what| matches!(what, What::FinalLists { .. })).expect(&[]);
+}
+
+#[test]
+fn what_was_acknowledged_is_not_refused() {
+    let repeated = |code| {
+        let mut story = Story::calm();
+        let call = story.words("g1", "once");
+        let seq = story.act("bob", "g1", call.clone(), message(&call));
+        assert_eq!(seq, Seq(6));
+        story.remove("alice", "bob", "g1");
+        let again = story.ask("bob", call);
+        story.refuse(again, code);
+        story.spread();
+        story
+    };
+    repeated(ErrorCode::NotMember).finish().expect(&[Invariant::IdempotentRetry]);
+    repeated(ErrorCode::IdReused).finish().expect(&[Invariant::IdempotentRetry]);
+    // It speaks of the moment.
+    repeated(ErrorCode::Overloaded).finish().expect(&[]);
+}
+
+#[test]
 fn no_phantom() {
     // Nobody said it.
     let mut story = Story::calm();
@@ -461,4 +525,219 @@ fn nonsense_is_named() {
     story.record(What::Resumed { device: DeviceId(99) });
     story.expect_unknown("an outcome of nothing that was asked");
     story.expect_unknown("device 99 was never started");
+}
+
+#[test]
+fn bounded_memory_is_kept_up_to_the_bound() {
+    let mut story = Story::calm();
+    let held = |amount| What::Memory {
+        node: "node 2".into(),
+        gauge: "entries held ahead of a gap".into(),
+        amount,
+        bound: 64,
+    };
+    story.record(held(0));
+    story.record(held(64));
+    story.finish().expect(&[]);
+    story.record(held(65));
+    story.expect(&[Invariant::BoundedMemory]);
+}
+
+#[test]
+fn a_crashed_device_is_owed_no_answer() {
+    let story = |gone: fn(DeviceId) -> What| {
+        let mut story = Story::calm();
+        let call = story.words("g1", "into the void");
+        let asked = story.ask("bob", call);
+        let device = story.device("bob");
+        story.record(gone(device));
+        story.record(What::Returned { operation: asked, outcome: Outcome::Unknown });
+        story.finish();
+        story
+    };
+    story(|device| What::Crashed { device }).expect(&[]);
+    story(|device| What::Ended { device }).expect(&[Invariant::Liveness]);
+    // What it was answered counts.
+    let mut story = Story::calm();
+    let call = story.words("g1", "answered");
+    let mid = call.mid().unwrap();
+    story.act("bob", "g1", call.clone(), message(&call));
+    let device = story.device("bob");
+    story.record(What::Crashed { device });
+    story.spread_to("alice");
+    story.spread_to("carol");
+    story.finish().expect(&[]);
+    story.without(|what| match what {
+        What::Entry { entry, .. } => entry.mid == mid,
+        _ => false,
+    });
+    for event in &mut story.history.events {
+        if let What::Final { entries, .. } = &mut event.what {
+            entries.retain(|entry| entry.mid != mid);
+        }
+    }
+    story.expect(&[Invariant::AcknowledgedLoss]);
+}
+
+mod hints {
+    use super::*;
+    use crate::checker::{Verdict, compare};
+
+    fn ended(mut story: Story) -> crate::History {
+        story.finish().expect(&[]);
+        story.history
+    }
+
+    #[track_caller]
+    fn broken(with: Story, without: Story) -> String {
+        match compare(&ended(with), &ended(without)).verdict {
+            Verdict::Invalid(anomalies) => {
+                assert!(anomalies.iter().all(|anomaly| anomaly.invariant == Invariant::RelayIsAHint));
+                assert!(anomalies.iter().all(|anomaly| !anomaly.events.is_empty()));
+                anomalies.iter().map(|anomaly| format!("{}\n", anomaly.detail)).collect()
+            }
+            verdict => panic!("{verdict}"),
+        }
+    }
+
+    #[track_caller]
+    fn open(with: Story, without: Story, expected: &str) {
+        match compare(&ended(with), &ended(without)).verdict {
+            Verdict::Unknown(reasons) => {
+                assert!(reasons.iter().any(|reason| reason.contains(expected)), "{reasons:?}");
+            }
+            verdict => panic!("{verdict}"),
+        }
+    }
+
+    /// Two sends to one conversation, both on their way before either is answered.
+    fn overlapping(first: usize) -> Story {
+        let mut story = Story::calm();
+        let calls = [("alice", story.words("g1", "one")), ("bob", story.words("g1", "two"))];
+        let asked = calls.clone().map(|(who, call)| story.ask(who, call));
+        for at in [first, 1 - first] {
+            let (who, call) = &calls[at];
+            let seq = story.append("g1", who, call.mid().unwrap(), message(call));
+            story.ok(asked[at], Reply::Appended { seq });
+        }
+        story.spread();
+        story
+    }
+
+    #[test]
+    fn two_runs_alike_are_equal() {
+        let same = compare(&ended(Story::calm()), &ended(Story::calm()));
+        assert_eq!(same.verdict, Verdict::Valid);
+        assert!(same.compared > 0 && same.open == 0, "{same:?}");
+        // Message ids, times and the numbers of groups are of one run only.
+        let mut other = Story::of(["alice", "bob", "carol"]);
+        other.wait(7);
+        other.mids = 100;
+        other.befriend("alice", "bob");
+        other.say("alice", "d1-2", "hello");
+        other.say("bob", "d1-2", "hello yourself");
+        other.create("alice", "g9");
+        other.join("bob", "g9");
+        other.join("carol", "g9");
+        other.say("carol", "g9", "all here?");
+        other.say("alice", "g9", "yes");
+        other.spread();
+        assert_eq!(compare(&ended(Story::calm()), &ended(other)).verdict, Verdict::Valid);
+    }
+
+    #[test]
+    fn sends_that_overlap_may_stand_in_any_order() {
+        assert_eq!(compare(&ended(overlapping(0)), &ended(overlapping(1))).verdict, Verdict::Valid);
+    }
+
+    #[test]
+    fn a_refusal_without_hints_shows() {
+        let (mut with, mut without) = (Story::calm(), Story::calm());
+        with.say("bob", "g1", "late");
+        with.spread();
+        let call = without.words("g1", "late");
+        let asked = without.ask("bob", call);
+        without.refuse(asked, ErrorCode::Overloaded);
+        let detail = broken(with, without);
+        assert!(detail.contains("was carried out with hints, was refused"), "{detail}");
+        assert!(detail.contains("user 1 reads"), "{detail}");
+    }
+
+    #[test]
+    fn another_order_shows_where_nothing_overlapped() {
+        // Both runs ask for the same one after the other, and the log of the second has them the wrong way
+        // round: that is against the order of time, too, so it is compared without asking for that.
+        let story = |first: &str, second: &str| {
+            let mut story = Story::calm();
+            story.say("alice", "g1", first);
+            story.say("alice", "g1", second);
+            story.spread();
+            story
+        };
+        let with = ended(story("one", "two"));
+        let mut without = ended(story("one", "two"));
+        let swap = |body: &mut EntryBody| {
+            if let EntryBody::Message { text } = body {
+                *text = match text.split_once("> ") {
+                    Some((token, "one")) => format!("{token}> two"),
+                    Some((token, "two")) => format!("{token}> one"),
+                    _ => return,
+                };
+            }
+        };
+        for event in &mut without.events {
+            if let What::Final { entries, .. } = &mut event.what {
+                entries.iter_mut().for_each(|entry| swap(&mut entry.body));
+            }
+        }
+        assert!(matches!(compare(&with, &without).verdict, Verdict::Invalid(_)));
+    }
+
+    #[test]
+    fn a_reader_who_lacks_an_entry_shows() {
+        let with = ended(Story::calm());
+        let mut without = ended(Story::calm());
+        let last = without.events.iter_mut().find_map(|event| match &mut event.what {
+            What::Final { user, entries, .. } if user.number() == 3 => Some(entries),
+            _ => None,
+        });
+        last.unwrap().pop();
+        match compare(&with, &without).verdict {
+            Verdict::Invalid(anomalies) => assert!(anomalies[0].detail.contains("user 3 reads")),
+            verdict => panic!("{verdict}"),
+        }
+    }
+
+    #[test]
+    fn what_time_decides_is_left_open() {
+        // A removal and a send at once.
+        let race = |removed_first: bool| {
+            let mut story = Story::calm();
+            let call = story.words("g1", "still here");
+            let asked = story.ask("bob", call.clone());
+            if removed_first {
+                story.remove("alice", "bob", "g1");
+                story.refuse(asked, ErrorCode::NotMember);
+            } else {
+                let seq = story.append("g1", "bob", call.mid().unwrap(), message(&call));
+                story.remove("alice", "bob", "g1");
+                story.ok(asked, Reply::Appended { seq });
+            }
+            story.spread();
+            story
+        };
+        open(race(true), race(false), "a change of rights overlapped");
+        // An outcome that nobody knows.
+        let mut unsure = Story::calm();
+        let call = unsure.words("g1", "maybe");
+        let asked = unsure.ask("bob", call);
+        unsure.unknown(asked);
+        unsure.wait(1000);
+        open(Story::calm(), unsure, "an outcome is unknown");
+        // One run asked for more.
+        let mut more = Story::calm();
+        more.say("bob", "g1", "more");
+        more.spread();
+        open(Story::calm(), more, "did not ask for the same");
+    }
 }

@@ -1,6 +1,6 @@
 //! The supervisor: the one task that dials Redis, keeps the link alive, and starts over when it fails.
 
-use std::{convert::Infallible, io, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use protocol::Net;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection};
@@ -25,6 +25,8 @@ use crate::relay::{Hint, RelayEvent, channels::Channel};
 
 /// Channels in one command.
 const CHANNELS_MAX: usize = 500;
+/// Between two looks for channels that nobody reads any more, at least: without a linger time there would be no pause at all.
+const LOOK_MIN: Duration = Duration::from_millis(10);
 
 /// Owns the connection. The one part that is generic over the network.
 pub(super) struct Supervisor<N> {
@@ -222,7 +224,7 @@ async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection)
     loop {
         tokio::select! {
             () = shared.subscriptions_changed.notified() => {}
-            () = sleep(shared.config.timing.linger / 4) => {}
+            () = sleep((shared.config.timing.linger / 4).max(LOOK_MIN)) => {}
         }
         match reconcile(shared, &mut connection).await {
             Ok(true) => shared.news.gap(),

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use protocol::{ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Seq, UserId, message::Role};
+use protocol::{
+    ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Seq, UserId,
+    message::{Account, Role},
+};
 
 use crate::rights::Rights;
 
@@ -68,6 +71,24 @@ pub enum Operation {
         group: u8,
         /// The message id.
         id: u8,
+    },
+    /// Keep a token.
+    AddToken {
+        /// Whose.
+        a: u8,
+        /// Which.
+        token: u8,
+        /// Of which password, perhaps an earlier one.
+        password: u8,
+    },
+    /// Change a password.
+    SetPassword {
+        /// Whose.
+        a: u8,
+        /// The message id, and the password.
+        id: u8,
+        /// The token that stays.
+        keep: u8,
     },
     /// Raise a delivered cursor.
     Deliver {
@@ -245,6 +266,23 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
             let effects = |until| vec![Effect::DeleteGroup { group, until }];
             change(store, ConversationId::group(group), user, id, EntryBody::Deleted, effects).await
         }
+        Operation::AddToken { a, token, password } => {
+            let hash = [token % 8; 32];
+            // No token is made twice.
+            let made = match store.token(&hash).await? {
+                None => store.add_token(&hash, user(a), password_hash(password), i64::from(token), 3).await?,
+                Some(_) => false,
+            };
+            Ok(format!("{made} {}", tokens(store).await?))
+        }
+        Operation::SetPassword { a, id, keep } => {
+            let hash = password_hash(id).into();
+            let set = Effect::SetPassword { user: user(a), hash, keep: [keep % 8; 32] };
+            let conv = ConversationId::notices(user(a));
+            let changed = change(store, conv, user(a), id, EntryBody::PasswordChanged, |_| vec![set]).await?;
+            let account = store.account(&Account::Number(user(a))).await?;
+            Ok(format!("{changed} {account:?} {}", tokens(store).await?))
+        }
         Operation::Deliver { a, conv: number, seq } => {
             store.set_delivered(&[(user(a), conv(number), Seq(u64::from(seq)))]).await?;
             Ok(format!("{:?}", store.delivered(user(a), conv(number)).await?))
@@ -253,6 +291,19 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
             page(store, conv(number), seq, limit, bytes).await
         }
     }
+}
+
+/// One of three hashes; the first is that of a new account.
+fn password_hash(password: u8) -> &'static str {
+    ["x", "y", "z"][usize::from(password % 3)]
+}
+
+async fn tokens(store: &dyn Store) -> Result<String> {
+    let mut found = Vec::new();
+    for token in 0..8 {
+        found.push(store.token(&[token; 32]).await?.map(|row| (row.user, row.expires_at)));
+    }
+    Ok(format!("{found:?}"))
 }
 
 async fn append(store: &dyn Store, messages: &[(u8, u8, u8, i8)]) -> Result<String> {

@@ -130,15 +130,23 @@ fn options(url: &str) -> Result<MySqlConnectOptions, OpenError> {
 
 async fn attempt(options: &MySqlConnectOptions) -> Result<(), OpenError> {
     let mut connection = connect(options).await?;
-    let (version, flush): (String, i64) =
-        sqlx::query_as("select version(), cast(@@innodb_flush_log_at_trx_commit as signed)")
-            .fetch_one(&mut connection)
-            .await?;
+    let (version, flush, log_bin, sync_binlog): (String, i64, i64, i64) = sqlx::query_as(
+        "select version(), cast(@@innodb_flush_log_at_trx_commit as signed), cast(@@log_bin as signed), \
+         cast(@@sync_binlog as signed)",
+    )
+    .fetch_one(&mut connection)
+    .await?;
     info!(%version, "the database is MySQL");
-    if flush != 1 {
+    if flush != 1 || log_bin == 1 && sync_binlog != 1 {
         warn!(
             innodb_flush_log_at_trx_commit = flush,
+            sync_binlog,
             "the database may lose what it committed when its machine fails; SPEC.md, guarantee 1"
+        );
+    }
+    if log_bin != 1 {
+        warn!(
+            "the database has no binary log: what it shows to others it may still lose when it fails; SPEC.md, guarantee 1"
         );
     }
     update_schema(&mut connection).await

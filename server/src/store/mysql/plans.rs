@@ -122,7 +122,7 @@ fn texts() -> Result<Vec<(&'static str, String)>> {
         NewEntry { conv: row::conv(1)?, seq: Seq(1), from: user, mid: ClientMsgId([1; 16]), at: 0, body };
     let effect = |effect| {
         let mut text = super::Text::default();
-        statements::effect(&mut text, effect);
+        statements::effect(&mut text, &effect);
         text.into_sql()
     };
     Ok(vec![
@@ -133,7 +133,10 @@ fn texts() -> Result<Vec<(&'static str, String)>> {
         ("end membership", effect(Effect::EndMembership { group, user, until: Seq(1) })),
         ("delete group", effect(Effect::DeleteGroup { group, until: Seq(1) })),
         ("register", statements::register("a", "a", "a", ClientMsgId([1; 16]), 0).into_sql()),
-        ("forget old tokens", statements::forget_tokens(user, 3).into_sql()),
+        ("rehash", statements::rehash(user, "a", "b").into_sql()),
+        ("add a token", statements::insert_token(&[1; 32], user, "a", 1).into_sql()),
+        ("forget old tokens", statements::forget_tokens(user, &[1; 32], 3).into_sql()),
+        ("revoke tokens", statements::revoke_tokens(user, &[1; 32]).into_sql()),
         ("make a group", statements::make_group(user, ClientMsgId([1; 16]), "a", "a", id(1), 0).into_sql()),
         ("set delivered", statements::set_delivered(&[(user, row::conv(1)?, Seq(1))]).into_sql()),
     ])

@@ -8,7 +8,7 @@ use protocol::{ClientMsgId, ConversationId, Seq, UnixMillis, UserId};
 
 use super::text::Text;
 use crate::store::{
-    Effect, NewEntry, record,
+    Effect, NewEntry, TokenHash, record,
     row::{id, role_number},
 };
 
@@ -178,7 +178,7 @@ pub(super) fn append_after(conv: ConversationId, known: Seq, entries: &[NewEntry
 }
 
 /// The statement that writes a side row.
-pub(super) fn effect(to: &mut Text, effect: Effect) {
+pub(super) fn effect(to: &mut Text, effect: &Effect) {
     match effect {
         Effect::OpenDirect { user, peer, after } => {
             to.sql("insert into friend (user_id, peer_id, after_seq) values (").number(id(user.number()));
@@ -187,20 +187,20 @@ pub(super) fn effect(to: &mut Text, effect: Effect) {
         }
         Effect::SetFriends { a, b, friends } => {
             to.sql("update friend set friend = ")
-                .number(friends.into())
+                .number((*friends).into())
                 .sql(" where (user_id, peer_id) in ((");
             to.number(id(a.number())).sql(",").number(id(b.number())).sql("),(");
             to.number(id(b.number())).sql(",").number(id(a.number())).sql("))");
         }
         Effect::SetBlocked { user, peer, blocked } => {
-            to.sql("update friend set blocked = ").number(blocked.into());
+            to.sql("update friend set blocked = ").number((*blocked).into());
             to.sql(" where user_id = ").number(id(user.number()));
             to.sql(" and peer_id = ").number(id(peer.number()));
         }
         Effect::BeginMembership { group, user, role, from } => {
             to.sql("insert into membership (user_id, group_id, from_seq, role) values (");
             to.number(id(user.number())).sql(",").number(id(group.number()));
-            to.sql(",").number(id(from.0)).sql(",").number(role_number(role)).sql(")");
+            to.sql(",").number(id(from.0)).sql(",").number(role_number(*role)).sql(")");
         }
         Effect::EndMembership { group, user, until } => {
             to.sql("update membership set until_seq = ").number(id(until.0));
@@ -210,6 +210,11 @@ pub(super) fn effect(to: &mut Text, effect: Effect) {
         Effect::DeleteGroup { group, until } => {
             to.sql("update membership set until_seq = ").number(id(until.0));
             to.sql(" where group_id = ").number(id(group.number())).sql(" and until_seq is null");
+        }
+        Effect::SetPassword { user, hash, keep } => {
+            to.sql("update user set password_hash = ").quoted(hash);
+            to.sql(" where id = ").number(id(user.number())).sql(";");
+            to.append(&revoke_tokens(*user, keep));
         }
     }
 }
@@ -225,11 +230,52 @@ pub(super) fn register(name: &str, key: &str, password_hash: &str, mid: ClientMs
     text
 }
 
-/// Of a user's tokens, forgets all but the newest `keep`.
-pub(super) fn forget_tokens(user: UserId, keep: usize) -> Text {
+/// Another form of the same password's hash.
+pub(super) fn rehash(user: UserId, from: &str, to: &str) -> Text {
+    let mut text = Text::new("update user set password_hash = ", 512);
+    text.quoted(to).sql(" where id = ").number(id(user.number())).sql(" and password_hash = ").quoted(from);
+    text
+}
+
+/// Keeps a token, if the password's hash is still `verified`, and of the user's others the newest `keep - 1`; then says how many
+/// were kept, and a number without meaning.
+pub(super) fn add_token(
+    hash: &TokenHash,
+    user: UserId,
+    verified: &str,
+    expires_at: UnixMillis,
+    keep: usize,
+) -> Text {
+    let mut text = Text::new("start transaction; ", 1024);
+    text.append(&insert_token(hash, user, verified, expires_at));
+    text.sql("; set @written = row_count(); ");
+    text.append(&forget_tokens(user, hash, keep.saturating_sub(1)));
+    text.sql("; commit; select cast(@written as signed), 0");
+    text
+}
+
+/// Inserts a token, if the password's hash is still `verified`. The lock makes a change of the password wait, or waits for it.
+pub(super) fn insert_token(hash: &TokenHash, user: UserId, verified: &str, expires_at: UnixMillis) -> Text {
+    let mut text = Text::new("insert into token (hash, user_id, expires_at) select ", 512);
+    text.bytes(hash).sql(", u.id, ").number(expires_at);
+    text.sql(" from user u where u.id = ").number(id(user.number()));
+    text.sql(" and u.password_hash = ").quoted(verified).sql(" for share");
+    text
+}
+
+/// Of a user's tokens, forgets all but one and the newest `keep` of the others.
+pub(super) fn forget_tokens(user: UserId, but: &TokenHash, keep: usize) -> Text {
     let mut text = Text::new("delete t from (select hash from token where user_id = ", 512);
-    text.number(id(user.number())).sql(" order by expires_at desc, hash desc limit 1000000 offset ");
+    text.number(id(user.number())).sql(" and hash <> ").bytes(but);
+    text.sql(" order by expires_at desc, hash desc limit 1000000 offset ");
     text.number(id(keep as u64)).sql(") old straight_join token t on t.hash = old.hash");
+    text
+}
+
+/// Forgets all of a user's tokens but one.
+pub(super) fn revoke_tokens(user: UserId, but: &TokenHash) -> Text {
+    let mut text = Text::new("delete from token where user_id = ", 128);
+    text.number(id(user.number())).sql(" and hash <> ").bytes(but);
     text
 }
 

@@ -91,7 +91,7 @@ pub(super) async fn created_with(
 }
 
 /// Writes a side row within the caller's transaction.
-pub(super) async fn effect(to: &mut SqliteConnection, effect: Effect) -> Result<()> {
+pub(super) async fn effect(to: &mut SqliteConnection, effect: &Effect) -> Result<()> {
     let query = match effect {
         Effect::OpenDirect { user, peer, after } => sqlx::query(
             "insert into friend (user_id, peer_id, after_seq) values (?, ?, ?) on conflict do nothing",
@@ -116,7 +116,7 @@ pub(super) async fn effect(to: &mut SqliteConnection, effect: Effect) -> Result<
                 .bind(id(user.number()))
                 .bind(id(group.number()))
                 .bind(id(from.0))
-                .bind(role_number(role))
+                .bind(role_number(*role))
         }
         Effect::EndMembership { group, user, until } => {
             sqlx::query("update membership set until_seq = ? where group_id = ? and user_id = ? and until_seq is null")
@@ -128,6 +128,16 @@ pub(super) async fn effect(to: &mut SqliteConnection, effect: Effect) -> Result<
             sqlx::query("update membership set until_seq = ? where group_id = ? and until_seq is null")
                 .bind(id(until.0))
                 .bind(id(group.number()))
+        }
+        Effect::SetPassword { user, hash, keep } => {
+            sqlx::query("update user set password_hash = ? where id = ?")
+                .bind(hash)
+                .bind(id(user.number()))
+                .execute(&mut *to)
+                .await?;
+            sqlx::query("delete from token where user_id = ? and hash <> ?")
+                .bind(id(user.number()))
+                .bind(keep.to_vec())
         }
     };
     query.execute(to).await?;

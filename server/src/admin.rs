@@ -1,0 +1,96 @@
+//! The listener for operators and their tools: metrics, and whether this node is well. It asks nobody for a password: whoever reaches it may read.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{RawQuery, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::{
+    metrics,
+    node::Node,
+    relay::{Relay, RelayState},
+};
+
+/// How long the store may take to answer before it counts as unreachable.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+
+struct Admin {
+    /// Gone at the end of a drain, which waits for nobody who only watches.
+    node: Weak<Node>,
+    relay: Arc<dyn Relay>,
+    registry: Registry,
+}
+
+/// Whether a node should be sent clients, and why not.
+#[derive(Debug, Serialize)]
+pub struct Readiness {
+    /// Whether it should.
+    pub ready: bool,
+    /// Why not: `draining`, `store`.
+    pub reasons: Vec<&'static str>,
+    /// What is amiss and stops nobody: `relay`, without which messages of other nodes arrive at the sweep's pace.
+    pub degraded: Vec<&'static str>,
+}
+
+impl Readiness {
+    /// As of now. `strict`: what is degraded counts as well.
+    pub async fn of(node: &Node, relay: &dyn Relay, strict: bool) -> Self {
+        let mut reasons = Vec::new();
+        if node.draining.is_cancelled() {
+            reasons.push("draining");
+        }
+        if !matches!(timeout(STORE_PATIENCE, node.store.now()).await, Ok(Ok(_))) {
+            reasons.push("store");
+        }
+        let mut degraded = Vec::new();
+        if relay.state() == RelayState::Away {
+            degraded.push("relay");
+        }
+        Self { ready: reasons.is_empty() && (!strict || degraded.is_empty()), reasons, degraded }
+    }
+}
+
+/// Answers until `stop`.
+pub async fn serve(listener: TcpListener, node: Arc<Node>, relay: Arc<dyn Relay>, stop: CancellationToken) {
+    let registry = node.metrics.registry(&node, Arc::clone(&relay));
+    let admin = Arc::new(Admin { node: Arc::downgrade(&node), relay, registry });
+    drop(node);
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(admin);
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = serving.await {
+        error!(%error, "the admin listener has ended");
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, TEXT)], metrics::text(&admin.registry))
+}
+
+async fn readyz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    let strict =
+        query.is_some_and(|query| query.split('&').any(|part| part == "strict" || part == "strict=true"));
+    let readiness = match admin.node.upgrade() {
+        Some(node) => Readiness::of(&node, &*admin.relay, strict).await,
+        None => Readiness { ready: false, reasons: vec!["draining"], degraded: Vec::new() },
+    };
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
+}
