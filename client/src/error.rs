@@ -56,7 +56,7 @@ fn closing(code: ClosingCode) -> &'static str {
         ClosingCode::SlowReader => "the client did not read for too long",
         ClosingCode::TooManyConnections => "it has too many connections",
         ClosingCode::TooManyErrors => "too many bad lines",
-        ClosingCode::Revoked => "the password was changed",
+        ClosingCode::Revoked => "the password was changed, or an operator ended the session",
         ClosingCode::Unknown => "for a reason this version does not know",
     }
 }

@@ -24,6 +24,8 @@ pub enum ErrorCode {
     AlreadyLoggedIn,
     /// No such account, or not its password.
     BadCredentials,
+    /// The operators have banned the account.
+    Banned,
     /// The token is unknown, expired or revoked.
     BadToken,
     /// The name breaks the rules for names.
@@ -87,6 +89,7 @@ impl ErrorCode {
         Self::NotLoggedIn,
         Self::AlreadyLoggedIn,
         Self::BadCredentials,
+        Self::Banned,
         Self::BadToken,
         Self::BadName,
         Self::BadPassword,
@@ -128,6 +131,7 @@ impl ErrorCode {
             Self::NotLoggedIn => ("not_logged_in", "you are not logged in"),
             Self::AlreadyLoggedIn => ("already_logged_in", "this connection is logged in already"),
             Self::BadCredentials => ("bad_credentials", "wrong account or password"),
+            Self::Banned => ("banned", "this account is banned by the operators"),
             Self::BadToken => ("bad_token", "the session has ended; log in again"),
             Self::BadName => ("bad_name", "that name is not allowed"),
             Self::BadPassword => ("bad_password", "a password has 1 to 1024 bytes"),

@@ -69,7 +69,7 @@ pub enum ClosingCode {
     TooManyConnections,
     /// Too many bad lines before a login.
     TooManyErrors,
-    /// The user's password was changed, by another session: this one's token is no longer valid.
+    /// The session's token is no longer valid: another session changed the password, or an operator ended the user's sessions.
     Revoked,
     /// A code that this version does not know.
     #[serde(other)]
@@ -459,6 +459,24 @@ mod tests {
             let _ = ServerLine::parse(line.as_bytes());
             let _ = Request::parse(line.as_bytes());
         }
+    }
+
+    /// An erased message keeps everything but its text (SPEC.md, section 4.5).
+    #[test]
+    fn an_erased_message_has_no_text() {
+        let mut line = Vec::new();
+        let erased = Entry { body: EntryBody::Erased, ..entry(String::new()) };
+        write_push(&mut line, &Push::Entry(erased.clone()));
+        assert_eq!(
+            std::str::from_utf8(&line).unwrap(),
+            concat!(
+                r#"{"push":"entry","conv":"g7","seq":5,"at":1700000000000,"from":2019,"name":"kirito","#,
+                r#""mid":"07070707070707070707070707070707","kind":"erased"}"#,
+                "\n"
+            )
+        );
+        let Ok(ServerLine::Push(Push::Entry(parsed))) = ServerLine::parse(&line) else { panic!("{line:?}") };
+        assert_eq!(parsed, erased);
     }
 
     #[test]

@@ -1,6 +1,12 @@
-//! The listener for operators and their tools: metrics, and whether this node is well. It asks nobody for a password: whoever reaches it may read.
+//! The listener for operators and their tools: metrics, and whether this node is well, for whoever reaches it; and what operators may ask
+//! and do, for those who have the token.
+
+mod operators;
+mod token;
+pub mod view;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -14,12 +20,17 @@ use axum::{
 };
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+pub use self::token::AdminToken;
 use crate::{
-    metrics,
+    metrics::{self, Metrics},
     node::Node,
     relay::{Relay, RelayState},
 };
@@ -32,6 +43,22 @@ struct Admin {
     node: Weak<Node>,
     relay: Arc<dyn Relay>,
     registry: Registry,
+    metrics: Arc<Metrics>,
+    config: AdminConfig,
+    started: Instant,
+    /// Of operators' requests, one for each that is answered at once.
+    permits: Semaphore,
+}
+
+/// What operators are told and may do.
+#[derive(Debug, Default)]
+pub struct AdminConfig {
+    /// What they are asked for; without one they may only look at metrics and readiness.
+    pub token: Option<AdminToken>,
+    /// Where clients reach the node.
+    pub address: String,
+    /// Cancelled when an operator wants the node to end in order.
+    pub drain: CancellationToken,
 }
 
 /// Whether a node should be sent clients, and why not.
@@ -64,15 +91,31 @@ impl Readiness {
 }
 
 /// Answers until `stop`.
-pub async fn serve(listener: TcpListener, node: Arc<Node>, relay: Arc<dyn Relay>, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    node: Arc<Node>,
+    relay: Arc<dyn Relay>,
+    config: AdminConfig,
+    stop: CancellationToken,
+) {
     let registry = node.metrics.registry(&node, Arc::clone(&relay));
-    let admin = Arc::new(Admin { node: Arc::downgrade(&node), relay, registry });
+    let admin = Arc::new(Admin {
+        node: Arc::downgrade(&node),
+        relay,
+        registry,
+        metrics: Arc::clone(&node.metrics),
+        config,
+        started: Instant::now(),
+        permits: Semaphore::new(operators::REQUESTS_MAX),
+    });
     drop(node);
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state(admin);
+        .nest("/admin/v1", operators::routes(&admin))
+        .with_state(admin)
+        .into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = serving.await {
         error!(%error, "the admin listener has ended");

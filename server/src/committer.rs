@@ -5,6 +5,7 @@
 //! What makes it safe between nodes is the store's key (DESIGN, numbering and conflicts).
 
 mod acts;
+mod recent;
 mod sends;
 
 use std::{
@@ -26,7 +27,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use self::sends::Batch;
+use self::{recent::Recent, sends::Batch};
 use crate::{
     feed::FeedCell,
     feeds::Feeds,
@@ -143,6 +144,7 @@ pub struct Bounds {
 pub struct Committer {
     queue: mpsc::Sender<Job>,
     bytes: Arc<AtomicUsize>,
+    recent: Arc<Recent>,
 }
 
 impl Committer {
@@ -150,6 +152,11 @@ impl Committer {
     pub fn waiting(&self) -> (usize, usize) {
         let requests = self.queue.max_capacity() - self.queue.capacity();
         (requests, self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether this node is known to have committed an entry: it remembers the latest.
+    pub fn has_committed(&self, conv: ConversationId, seq: Seq) -> bool {
+        self.recent.contains(conv, seq)
     }
 
     /// Queues a job. Jobs are carried out in the order queued, as far as one conversation is concerned.
@@ -184,6 +191,7 @@ pub struct Worker {
     metrics: Arc<Metrics>,
     bounds: Bounds,
     sizes: Sizes,
+    recent: Arc<Recent>,
     backlog: VecDeque<Job>,
 }
 
@@ -201,11 +209,25 @@ impl Worker {
         let NodeConfig { bounds, sizes, .. } = *config;
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
         let bytes = Arc::<AtomicUsize>::default();
-        let committer = Committer { queue: sender, bytes: Arc::clone(&bytes) };
+        let recent = Arc::<Recent>::default();
+        let committer = Committer { queue: sender, bytes: Arc::clone(&bytes), recent: Arc::clone(&recent) };
         let backlog = VecDeque::new();
         (
             committer,
-            Self { queue, bytes, store, feeds, relay, clock, entropy, metrics, bounds, sizes, backlog },
+            Self {
+                queue,
+                bytes,
+                store,
+                feeds,
+                relay,
+                clock,
+                entropy,
+                metrics,
+                bounds,
+                sizes,
+                recent,
+                backlog,
+            },
         )
     }
 

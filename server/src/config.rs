@@ -1,5 +1,6 @@
 //! The command line, the environment and the configuration file.
 
+mod chores;
 mod sources;
 
 use std::{
@@ -15,10 +16,15 @@ use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use ipnet::IpNet;
 use thiserror::Error;
 
-pub use self::sources::{LoadError, Loaded, Origin, Setting};
+pub use self::{
+    chores::{EraseUserArgs, ExpireArgs, MigrateArgs},
+    sources::{LoadError, Loaded, Origin, Setting},
+};
 use crate::{
+    admin::AdminToken,
     node::NodeConfig,
     relay::redis::{RedisConfig, RedisUrlError},
+    retention::Retention,
     throttle::{Penalty, Rate, Rates},
 };
 
@@ -31,7 +37,8 @@ use crate::{
 /// Every option can also be given by the environment variable named with it, or in the file of --config, by its name without the dashes; flags
 /// override the environment, and that overrides the file. "chatserver config" with the same arguments shows what is in effect and where it
 /// comes from, "chatserver check-config" only whether it can be used.
-/// "chatserver migrate --database URL" brings a database's schema up to date, and does nothing else.
+/// "chatserver migrate --database URL" brings a database's schema up to date, and does nothing else. "chatserver expire" deletes the texts of old
+/// messages, "chatserver erase-user" all that an account has written, and its name; both have a --help of their own.
 #[derive(Debug, Parser)]
 #[command(name = "chatserver", version, max_term_width = 100)]
 pub struct Args {
@@ -211,9 +218,15 @@ pub struct Args {
     /// Seconds that an orderly end may take.
     #[arg(long, env = "CHAT_DRAIN_GRACE", value_name = "SECONDS", default_value = "10", value_parser = seconds, help_heading = "Operation")]
     pub drain_grace: Duration,
-    /// Where operators' tools ask: /metrics for Prometheus, /healthz, and /readyz, which says why not. Nobody is asked for a password there.
+    /// Days after which messages are erased: their texts are deleted, for ever and for everybody. Without it, messages are kept.
+    #[arg(long, env = "CHAT_RETENTION", value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Operation")]
+    pub retention: Option<u16>,
+    /// Where operators' tools ask: /metrics for Prometheus, /healthz, and /readyz, which says why not; for these, nobody is asked for a password.
     #[arg(long, env = "CHAT_ADMIN", value_name = "IP:PORT", help_heading = "Operation")]
     pub admin: Option<SocketAddr>,
+    /// A file that holds the operators' token, of at least 16 bytes, and nothing else: with it, chatctl can ask and act at --admin.
+    #[arg(long, env = "CHAT_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Operation")]
+    pub admin_token_file: Option<PathBuf>,
     /// Every connection comes from a balancer, which says with the PROXY protocol (1 or 2) who the client is.
     ///
     /// Nobody but those of --proxies can connect then.
@@ -269,15 +282,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Brings a database's schema up to date, and ends. Nodes do it themselves when they start.
-#[derive(Debug, Parser)]
-#[command(name = "chatserver migrate", version, max_term_width = 100)]
-pub struct MigrateArgs {
-    /// Which database: sqlite:PATH or mysql://USER:PASSWORD@HOST:PORT/DATABASE.
-    #[arg(long, env = "CHAT_DATABASE", value_name = "URL", hide_env_values = true)]
-    pub database: String,
-}
-
 /// Which database.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Database {
@@ -330,6 +334,9 @@ pub enum ConfigError {
     /// A file that holds a secret.
     #[error("{}: {}", .0.display(), .1)]
     Secret(PathBuf, io::Error),
+    /// A token that is too short, or that nobody could use.
+    #[error("--admin-token-file {}: {}", .0.display(), .1)]
+    Token(PathBuf, &'static str),
     /// The system has no data directory for this user.
     #[error("there is no data directory for this user; give --data-dir or --database")]
     NoDataDir,
@@ -367,6 +374,19 @@ impl Args {
         Ok(Some(RedisConfig::parse(&url, &self.redis_prefix)?))
     }
 
+    /// The operators' token, if there is one.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn admin_token(&self) -> Result<Option<AdminToken>, ConfigError> {
+        let Some(path) = &self.admin_token_file else { return Ok(None) };
+        let refused = |why| ConfigError::Token(path.clone(), why);
+        if self.admin.is_none() {
+            return Err(refused("it is of no use without --admin"));
+        }
+        AdminToken::new(&secret(path)?).ok_or_else(|| refused("a token has 16 bytes at least")).map(Some)
+    }
+
     /// The node's settings.
     pub fn node(&self) -> NodeConfig {
         let penalty = |free| Penalty { free, longest: self.login_delay_max, ..Penalty::default() };
@@ -376,6 +396,7 @@ impl Args {
             token_lifetime: Duration::from_secs(u64::from(self.token_days) * 24 * 3600),
             sweep_interval: self.sweep_interval,
             drain_grace: self.drain_grace,
+            retention: self.retention.map(Retention::days),
             proxy_protocol: self.proxy_protocol,
             proxies: self.proxies.clone(),
             rates: Rates {
@@ -429,7 +450,6 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         <Args as clap::CommandFactory>::command().debug_assert();
-        <MigrateArgs as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]

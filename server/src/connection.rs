@@ -28,6 +28,7 @@ use crate::{
     listener::refuse,
     metrics::Metrics,
     node::{Node, NodeConfig},
+    outbox::Peer,
     session::Need,
     sizes::Sizes,
     store,
@@ -88,6 +89,10 @@ enum State {
 struct Connection<S> {
     node: Arc<Node>,
     stream: S,
+    /// Which connection of the node it is.
+    number: u64,
+    /// The client's.
+    address: IpAddr,
     decoder: LineDecoder,
     /// What waits for the socket.
     out: Vec<u8>,
@@ -131,8 +136,8 @@ struct Closing {
 
 /// Serves a connection to its end.
 ///
-/// It comes from `peer`, which is the client or a balancer that says who that is.
-pub async fn serve<S>(node: Arc<Node>, mut stream: S, peer: IpAddr)
+/// It comes from `peer`, which is the client or a balancer that says who that is; it is the node's connection of this `number`.
+pub async fn serve<S>(node: Arc<Node>, mut stream: S, peer: IpAddr, number: u64)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -145,6 +150,8 @@ where
     };
     let now = Instant::now();
     let mut connection = Connection {
+        number,
+        address,
         visitor: Arc::new(visitor),
         pace: Pace::new(now),
         paused: None,
@@ -380,6 +387,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.decoder.set_limit(self.node.config.limits.frame_bytes_max);
                 let _span = debug_span!("session", user = %opened.who.user).entered();
                 debug!("opened");
+                let (name, since) = (Arc::clone(&opened.who.name), Instant::now());
+                let peer = Peer { connection: self.number, name, address: self.address, since };
+                // Nobody has said so before: a session is opened once.
+                let _ = opened.outbox.peer.set(peer);
                 self.state = State::Session(opened);
             }
             Effect::LoggedOut(reply) => {
@@ -406,6 +417,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // A look that is under way may have come before the revocation.
             let (node, token) = (Arc::clone(&self.node), opened.token);
             self.check = Some(Box::pin(async move { commands::is_valid(&node, &token).await }));
+        }
+        for inquiry in letters.inquiries {
+            // Who asked may have gone.
+            let _ = inquiry.answer.send(opened.session.standing(inquiry.conv));
         }
         for user in letters.presence {
             let state = self.node.registry.presence(user);

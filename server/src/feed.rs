@@ -28,6 +28,9 @@ use crate::{
 /// Bytes of recent entries kept per node.
 pub const RING_BYTES_MAX: usize = 64 << 20;
 
+/// Readers for which room is made at first.
+const READERS_FEW: usize = 2;
+
 /// An entry as it goes to clients: serialised once per node, shared by all sessions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
@@ -56,7 +59,7 @@ impl Line {
     }
 
     fn event(from: UserId, body: EntryBody) -> Option<Box<(UserId, EntryBody)>> {
-        (!matches!(body, EntryBody::Message { .. })).then(|| Box::new((from, body)))
+        (!matches!(body, EntryBody::Message { .. } | EntryBody::Erased)).then(|| Box::new((from, body)))
     }
 
     fn affects_rights(&self) -> bool {
@@ -112,12 +115,10 @@ pub struct Feed {
     head: Option<Seq>,
     /// The highest entry that is said to exist.
     rumoured: Seq,
-    /// Entries up to `head`, without gaps.
-    ring: VecDeque<Arc<Line>>,
-    /// Entries above `head + 1`.
-    held: BTreeMap<Seq, Arc<Line>>,
+    /// Entries in memory; nothing of a conversation in which nothing happens.
+    recent: Option<Box<Recent>>,
     /// Rights as of `confirmed`.
-    rights: Option<(Rights, Seq)>,
+    rights: Option<Box<(Rights, Seq)>>,
     readers: Slab<Reader>,
     /// Whether a reading of the gap is under way.
     filling: bool,
@@ -128,6 +129,24 @@ pub struct Feed {
     /// Whether anything happened since the last look of the sweep.
     stirred: bool,
     rings: Arc<Rings>,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    /// Entries up to the head, without gaps.
+    ring: VecDeque<Arc<Line>>,
+    /// Entries above the one after the head.
+    held: BTreeMap<Seq, Arc<Line>>,
+    /// Where the head and what is rumoured were when the entries were aged last.
+    aged: (Seq, Seq),
+}
+
+impl Recent {
+    fn pop(&mut self, rings: &Rings) {
+        if let Some(line) = self.ring.pop_front() {
+            rings.bytes.fetch_sub(line.bytes.len(), Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -154,8 +173,7 @@ impl Feed {
             conv,
             head: None,
             rumoured: Seq::ZERO,
-            ring: VecDeque::new(),
-            held: BTreeMap::new(),
+            recent: None,
             rights: None,
             readers: Slab::new(),
             filling: false,
@@ -173,7 +191,7 @@ impl Feed {
 
     /// Recent entries, and entries held ahead of a gap.
     pub fn sizes(&self) -> (usize, usize) {
-        (self.ring.len(), self.held.len())
+        self.recent.as_ref().map_or((0, 0), |recent| (recent.ring.len(), recent.held.len()))
     }
 
     // --- Readers ---
@@ -184,17 +202,26 @@ impl Feed {
             // Without readers the relay's hints were not for us: what is known may be old.
             self.forget();
         }
+        if self.readers.len() == self.readers.capacity() && self.readers.len() < READERS_FEW {
+            // Most conversations have the sessions of two users.
+            self.readers.reserve_exact(READERS_FEW - self.readers.len());
+        }
         self.readers.insert(Reader { outbox, signalled: false })
     }
 
-    /// Removes a local session.
-    pub fn detach(&mut self, slot: usize) {
-        self.readers.try_remove(slot);
+    /// Removes a local session; returns whose it was.
+    pub fn detach(&mut self, slot: usize) -> Option<UserId> {
+        self.readers.try_remove(slot).map(|reader| reader.outbox.user)
     }
 
     /// Whether any local session reads it.
     pub fn has_readers(&self) -> bool {
         !self.readers.is_empty()
+    }
+
+    /// Its local sessions.
+    pub fn readers(&self) -> Vec<Arc<Outbox>> {
+        self.readers.iter().map(|(_, reader)| Arc::clone(&reader.outbox)).collect()
     }
 
     /// What a reader finds above its cursor. From now on it is signalled anew.
@@ -203,11 +230,13 @@ impl Feed {
             reader.signalled = false;
         }
         let head = self.head();
-        let first = head.0 + 1 - self.ring.len() as u64;
+        let lines = self.recent.as_ref().map(|recent| recent.ring.iter()).unwrap_or_default();
+        let first = head.0 + 1 - lines.len() as u64;
         if cursor >= head {
-            if self.lost { Found::Lost } else { Found::Lines(self.ring.iter().skip(self.ring.len())) }
+            let none = lines.len();
+            if self.lost { Found::Lost } else { Found::Lines(lines.skip(none)) }
         } else if cursor.0 + 1 >= first {
-            Found::Lines(self.ring.iter().skip((cursor.0 + 1 - first) as usize))
+            Found::Lines(lines.skip((cursor.0 + 1 - first) as usize))
         } else {
             Found::InStore
         }
@@ -233,7 +262,7 @@ impl Feed {
     pub fn confirm(&mut self, lines: impl IntoIterator<Item = Arc<Line>>, wakes: &mut Wakes) {
         let before = self.head;
         for line in lines {
-            if let Some((rights, confirmed)) = &mut self.rights
+            if let Some((rights, confirmed)) = self.rights.as_deref_mut()
                 && line.seq == confirmed.next()
             {
                 if let Some(event) = &line.event {
@@ -278,38 +307,41 @@ impl Feed {
     fn offer(&mut self, line: Arc<Line>) {
         self.stirred = true;
         self.rumoured = self.rumoured.max(line.seq);
-        if line.seq > self.head().next() {
-            if self.held.len() < self.rings.sizes.held_entries_max {
-                self.held.insert(line.seq, line);
+        let next = self.head().next();
+        if line.seq > next {
+            let held = &mut self.recent.get_or_insert_default().held;
+            if held.len() < self.rings.sizes.held_entries_max {
+                held.insert(line.seq, line);
             }
             return;
         }
-        if line.seq == self.head().next() {
+        if line.seq == next {
             self.push(line);
-            while let Some(line) = self.held.remove(&self.head().next()) {
+            while let Some(line) = self.take_held(self.head().next()) {
                 self.push(line);
             }
         }
         let head = self.head();
-        self.held.retain(|seq, _| *seq > head);
+        if let Some(recent) = &mut self.recent {
+            recent.held.retain(|seq, _| *seq > head);
+        }
+    }
+
+    fn take_held(&mut self, seq: Seq) -> Option<Arc<Line>> {
+        self.recent.as_mut()?.held.remove(&seq)
     }
 
     fn push(&mut self, line: Arc<Line>) {
         self.head = Some(line.seq);
         self.lost = false;
-        self.revoked |= line.event.as_ref().is_some_and(|event| event.1 == EntryBody::PasswordChanged);
+        self.revoked |= line.event.as_ref().is_some_and(|event| revokes(&event.1));
         self.rings.bytes.fetch_add(line.bytes.len(), Ordering::Relaxed);
-        self.ring.push_back(line);
-        while self.ring.len() > self.rings.sizes.ring_entries_max
-            || self.rings.bytes.load(Ordering::Relaxed) > RING_BYTES_MAX && !self.ring.is_empty()
+        let recent = self.recent.get_or_insert_default();
+        recent.ring.push_back(line);
+        while recent.ring.len() > self.rings.sizes.ring_entries_max
+            || self.rings.bytes() > RING_BYTES_MAX && !recent.ring.is_empty()
         {
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        if let Some(line) = self.ring.pop_front() {
-            self.rings.bytes.fetch_sub(line.bytes.len(), Ordering::Relaxed);
+            recent.pop(&self.rings);
         }
     }
 
@@ -335,7 +367,7 @@ impl Feed {
     pub fn lose(&mut self, after: Seq, wakes: &mut Wakes) {
         if self.head == Some(after) {
             self.rumoured = after;
-            self.held.clear();
+            self.drop_held();
             self.lost = true;
             self.signal(wakes);
         }
@@ -345,7 +377,7 @@ impl Feed {
     pub fn disprove(&mut self, after: Seq) {
         if self.head == Some(after) {
             self.rumoured = after;
-            self.held.clear();
+            self.drop_held();
         }
     }
 
@@ -353,13 +385,13 @@ impl Feed {
 
     /// The rights and the position they are as of, if they are known and nothing later is certain to exist.
     pub fn rights(&self) -> Option<(&Rights, Seq)> {
-        self.rights.as_ref().map(|(rights, confirmed)| (rights, *confirmed))
+        self.rights.as_deref().map(|(rights, confirmed)| (rights, *confirmed))
     }
 
     /// Takes the state of one moment from the store.
     pub fn load(&mut self, snapshot: Snapshot) {
-        if self.rights.as_ref().is_none_or(|(_, confirmed)| *confirmed < snapshot.head) {
-            self.rights = Some((snapshot.rights, snapshot.head));
+        if self.rights().is_none_or(|(_, confirmed)| confirmed < snapshot.head) {
+            self.rights = Some(Box::new((snapshot.rights, snapshot.head)));
         }
         self.rumour(snapshot.head);
         self.stirred = true;
@@ -377,20 +409,36 @@ impl Feed {
         if std::mem::replace(&mut self.stirred, false) {
             return false;
         }
-        self.drop_ring();
+        self.drop_recent();
         self.readers.is_empty()
     }
 
-    fn drop_ring(&mut self) {
-        while !self.ring.is_empty() {
-            self.pop();
+    /// Lets go of the entries that were there at the last call: they may have been erased in the store.
+    pub fn age(&mut self) {
+        let now = (self.head(), self.rumoured);
+        let Some(recent) = &mut self.recent else { return };
+        let (head, rumoured) = std::mem::replace(&mut recent.aged, now);
+        while recent.ring.front().is_some_and(|line| line.seq <= head) {
+            recent.pop(&self.rings);
         }
-        self.ring = VecDeque::new();
-        self.held = BTreeMap::new();
+        recent.held.retain(|seq, _| *seq > rumoured);
+    }
+
+    fn drop_recent(&mut self) {
+        let Some(mut recent) = self.recent.take() else { return };
+        while !recent.ring.is_empty() {
+            recent.pop(&self.rings);
+        }
+    }
+
+    fn drop_held(&mut self) {
+        if let Some(recent) = &mut self.recent {
+            recent.held = BTreeMap::new();
+        }
     }
 
     fn forget(&mut self) {
-        self.drop_ring();
+        self.drop_recent();
         self.head = None;
         self.rumoured = Seq::ZERO;
         self.rights = None;
@@ -398,9 +446,14 @@ impl Feed {
     }
 }
 
+/// Whether an entry of a user's notices says that sessions of the user have to end.
+fn revokes(body: &EntryBody) -> bool {
+    matches!(body, EntryBody::PasswordChanged | EntryBody::SessionsEnded)
+}
+
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.drop_ring();
+        self.drop_recent();
     }
 }
 
@@ -535,6 +588,8 @@ mod tests {
         assert!(letters.revoked && letters.signals.is_empty(), "also to a reader that has not looked");
         world.confirm(vec![message(9)]);
         assert!(!world.outbox.take().revoked, "once");
+        world.confirm(vec![line(10, EntryBody::SessionsEnded)]);
+        assert!(world.outbox.take().revoked, "by an operator as well");
     }
 
     #[test]
@@ -555,14 +610,32 @@ mod tests {
         for seq in 1..=1000 {
             world.hint(&[seq]);
         }
-        assert_eq!(world.feed.ring.len(), Sizes::default().ring_entries_max);
+        assert_eq!(world.feed.sizes().0, Sizes::default().ring_entries_max);
         world.hint(&(1002..2000).collect::<Vec<_>>());
-        assert!(world.feed.held.len() <= Sizes::default().held_entries_max);
+        assert!(world.feed.sizes().1 <= Sizes::default().held_entries_max);
         world.feed.rest();
         assert!(!world.feed.rest(), "it has a reader");
         assert_eq!(world.feed.rings.bytes(), 0);
         assert_eq!(world.look(1), Err("in store"));
         assert_eq!(world.look(1000), Ok(vec![]));
+    }
+
+    #[test]
+    fn no_entry_grows_old_in_memory() {
+        let mut world = World::new(0);
+        world.hint(&[1, 2, 9]);
+        world.feed.age();
+        world.hint(&[3, 10]);
+        assert_eq!(world.look(0), Ok(vec![1, 2, 3]), "not yet");
+        world.feed.age();
+        assert_eq!(world.look(1), Err("in store"));
+        assert_eq!(world.look(2), Ok(vec![3]));
+        assert_eq!(world.feed.sizes(), (1, 1), "the tenth is still held, the ninth is not");
+        world.hint(&[4]);
+        world.feed.age();
+        assert_eq!(world.look(2), Err("in store"));
+        assert_eq!((world.look(3), world.look(4)), (Ok(vec![4]), Ok(vec![])));
+        assert_eq!(world.feed.gap(), Some(Seq(4)), "what was held is still known to be there");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{ConversationId, Seq, UserId};
+use protocol::{ConversationId, Seq};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
@@ -84,7 +84,7 @@ impl Feeds {
         let attach = |conv: &ConversationId| {
             let cell = self.cell(*conv);
             let slot = cell.lock().attach(Arc::clone(outbox));
-            Attached { feeds: Arc::clone(self), cell, slot, user: outbox.user }
+            Attached { feeds: Arc::clone(self), cell, slot }
         };
         let attached: Vec<_> = convs.iter().map(attach).collect();
         self.relay.subscribe(outbox.user, convs).await;
@@ -196,6 +196,13 @@ impl Feeds {
         cells.retain(|_, cell| !cell.lock().rest() || Arc::strong_count(cell) > 1);
     }
 
+    /// Lets go of entries that were in memory at the last call already.
+    pub fn age(&self) {
+        for cell in self.cells().values() {
+            cell.lock().age();
+        }
+    }
+
     fn cells(&self) -> MutexGuard<'_, BTreeMap<ConversationId, Arc<FeedCell>>> {
         // A panic while it was held cannot leave the map half-changed.
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
@@ -209,12 +216,13 @@ pub struct Attached {
     pub cell: Arc<FeedCell>,
     /// The place.
     pub slot: usize,
-    user: UserId,
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.cell.lock().detach(self.slot);
-        self.feeds.relay.unsubscribe(self.user, self.cell.conv);
+        let user = self.cell.lock().detach(self.slot);
+        if let Some(user) = user {
+            self.feeds.relay.unsubscribe(user, self.cell.conv);
+        }
     }
 }

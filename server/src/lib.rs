@@ -11,6 +11,7 @@
 //! - [`feed`] and [`feeds`] hold each conversation's head and recent entries, and tell sessions of progress through their [`outbox`]
 //! - [`relay`] tells other nodes; [`sweep`] finds what it did not tell
 //! - [`registry`] knows who is online; [`delivered`] writes how far users have read
+//! - [`retention`] erases messages that are too old, [`erasure`] an account
 //! - [`gauges`] says how much a node holds, and [`sizes`] how much it may, where that is a matter of speed
 //! - [`metrics`] are counted, and [`admin`] shows them to operators
 //! - [`node`] puts it together; [`config`] and `main` make it a program
@@ -21,6 +22,7 @@ pub mod committer;
 pub mod config;
 pub mod connection;
 pub mod delivered;
+pub mod erasure;
 pub mod feed;
 pub mod feeds;
 pub mod gauges;
@@ -31,6 +33,7 @@ pub mod outbox;
 pub mod password;
 pub mod registry;
 pub mod relay;
+pub mod retention;
 pub mod rights;
 pub mod session;
 pub mod sizes;

@@ -38,7 +38,8 @@ pub async fn accept<N: Net>(net: N, listener: N::Listener, node: Arc<Node>, conn
                     continue;
                 }
                 let span = debug_span!("connection", id = number, %peer);
-                connections.spawn(connection::serve(Arc::clone(&node), stream, peer.ip()).instrument(span));
+                let serving = connection::serve(Arc::clone(&node), stream, peer.ip(), number);
+                connections.spawn(serving.instrument(span));
             }
             Err(error) => {
                 debug!(%error, "accept failed");

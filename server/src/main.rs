@@ -1,5 +1,7 @@
 //! chatserver: configuration, node, signal, drain.
 
+mod maintenance;
+
 use std::{ffi::OsString, io::Write as _, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -9,8 +11,8 @@ use protocol::{
     clock::{SystemClock, SystemEntropy},
 };
 use server::{
-    admin,
-    config::{Args, Database, LoadError, Loaded, LogFormat, MigrateArgs},
+    admin::{self, AdminConfig},
+    config::{Args, Database, EraseUserArgs, ExpireArgs, LoadError, Loaded, LogFormat, MigrateArgs},
     node::{RunningNode, World},
     password::Argon2id,
     relay::{Relay, local::Hub, none::NoRelay, redis::RedisRelay},
@@ -36,14 +38,18 @@ fn main() -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
     // A word that stands where a node has its address.
     let word = words.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
-    if ["migrate", "config", "check-config"].contains(&word.as_str()) {
+    let chore = ["migrate", "expire", "erase-user"].contains(&word.as_str());
+    if chore || ["config", "check-config"].contains(&word.as_str()) {
         words.remove(1);
     }
-    if word == "migrate" {
-        let args = MigrateArgs::parse_from(
-            std::iter::once("chatserver migrate".into()).chain(words.into_iter().skip(1)),
-        );
-        return start("info", LogFormat::Text, migrate(&args));
+    if chore {
+        // What clap calls the program when it has to complain.
+        words[0] = format!("chatserver {word}").into();
+        return match word.as_str() {
+            "migrate" => do_chore(maintenance::migrate(&MigrateArgs::parse_from(words))),
+            "expire" => do_chore(maintenance::expire(&ExpireArgs::parse_from(words))),
+            _ => do_chore(maintenance::erase_user(&EraseUserArgs::parse_from(words))),
+        };
     }
     let loaded = match Loaded::from_words(words) {
         Ok(loaded) => loaded,
@@ -73,7 +79,7 @@ fn check(args: &Args) -> ExitCode {
     let argon2 = Argon2id::new(args.argon2_memory, args.argon2_passes, 1, Arc::new(SystemEntropy));
     let checked = filter
         .and_then(|_| argon2.context("the argon2 parameters"))
-        .and_then(|_| Ok((args.database()?, args.redis()?)));
+        .and_then(|_| Ok((args.database()?, args.redis()?, args.admin_token()?)));
     match checked {
         Ok(_) => {
             println!("the configuration can be used");
@@ -84,6 +90,11 @@ fn check(args: &Args) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Does what operators do to a database.
+fn do_chore(chore: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
+    start("info", LogFormat::Text, chore)
 }
 
 /// Sets up the log and the runtime, and says how it ended.
@@ -102,13 +113,6 @@ fn start(log: &str, format: LogFormat, work: impl Future<Output = anyhow::Result
             ExitCode::FAILURE
         }
     }
-}
-
-/// Brings a schema up to date.
-async fn migrate(args: &MigrateArgs) -> anyhow::Result<bool> {
-    open(args.database.parse()?).await?.close().await;
-    info!("the schema is up to date");
-    Ok(true)
 }
 
 /// Opens the database, and brings its schema up to date.
@@ -133,6 +137,7 @@ async fn open(database: Database) -> anyhow::Result<Arc<dyn Store>> {
 async fn run(args: &Args) -> anyhow::Result<bool> {
     let config = args.node();
     allow_files(config.connections_max as u64 + FILES_RESERVED);
+    let token = args.admin_token()?;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let passwords = Argon2id::new(args.argon2_memory, args.argon2_passes, processors, Arc::clone(&entropy))
@@ -174,19 +179,18 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     let admin_relay = Arc::clone(&world.relay);
     let mut node = RunningNode::start(Tcp, listener, world, config);
     let (admins, stop_admin) = (TaskTracker::new(), CancellationToken::new());
-    if let Some(address) = args.admin {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("--admin {address}"))?;
-        let address = listener.local_addr().context("the address bound")?;
-        if !address.ip().is_loopback() {
-            warn!(%address, "whoever reaches the admin listener may read what it says");
-        }
-        info!(%address, "admin");
-        admins.spawn(admin::serve(listener, Arc::clone(node.node()), admin_relay, stop_admin.clone()));
+    let drain = CancellationToken::new();
+    if let Some(admin) = args.admin {
+        let config = AdminConfig { token, address: address.to_string(), drain: drain.clone() };
+        let listener = bind_admin(admin, &config).await?;
+        let inner = Arc::clone(node.node());
+        admins.spawn(admin::serve(listener, inner, admin_relay, config, stop_admin.clone()));
     }
     info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = drain.cancelled() => info!("an operator wants this node to end"),
         () = node.failed() => anyhow::bail!("the node cannot go on"),
     }
     let drained = tokio::select! {
@@ -200,6 +204,17 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     // It says that this node is gone. If it cannot, the others notice when the lease ends.
     let _ = tokio::time::timeout(RELAY_GRACE, relays.wait()).await;
     Ok(drained)
+}
+
+/// Opens the admin listener.
+async fn bind_admin(address: SocketAddr, config: &AdminConfig) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("--admin {address}"))?;
+    let address = listener.local_addr().context("the address bound")?;
+    if !address.ip().is_loopback() {
+        warn!(%address, "whoever reaches the admin listener may read what it says");
+    }
+    info!(%address, operators = config.token.is_some(), "admin");
+    Ok(listener)
 }
 
 fn log_to_stderr(filter: &str, format: LogFormat) -> anyhow::Result<()> {

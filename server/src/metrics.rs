@@ -38,6 +38,8 @@ pub struct Metrics {
     pub conflicts: Counter,
     /// Attempts to write that failed, their outcome unknown.
     pub store_failures: Counter,
+    /// Messages erased since they were too old.
+    pub expired: Counter,
     /// How long a statement that wrote messages took.
     pub commit_seconds: Histogram,
     /// Entries that other nodes told of.
@@ -53,6 +55,7 @@ pub struct Metrics {
     refusals: Family<Label, Counter>,
     pauses: Family<Label, Counter>,
     logins: Family<Label, Counter>,
+    operators: Family<Label, Counter>,
 }
 
 impl Default for Metrics {
@@ -67,6 +70,7 @@ impl Default for Metrics {
             batches: Counter::default(),
             conflicts: Counter::default(),
             store_failures: Counter::default(),
+            expired: Counter::default(),
             commit_seconds: Histogram::new(COMMIT_SECONDS),
             hints: Counter::default(),
             gaps: Counter::default(),
@@ -76,6 +80,7 @@ impl Default for Metrics {
             refusals: Family::default(),
             pauses: Family::default(),
             logins: Family::default(),
+            operators: Family::default(),
         };
         // What is 0 is shown as well, so that a rise from there is seen.
         let zero = |family: &Family<Label, Counter>, label, values: &[&'static str]| {
@@ -89,6 +94,8 @@ impl Default for Metrics {
         zero(&metrics.refused_connections, "reason", &reasons);
         zero(&metrics.pauses, "whose", &["session", "address"]);
         zero(&metrics.logins, "by", &["password", "token"]);
+        let acts = ["look", "kick", "ban", "unban", "passwd", "drain", "refused"];
+        zero(&metrics.operators, "act", &acts);
         metrics
     }
 }
@@ -128,6 +135,11 @@ impl Metrics {
         self.logins.get_or_create(&[("by", by)]).inc();
     }
 
+    /// An operator asked: for a `look`, to `kick`, `ban`, `unban`, `passwd` or `drain`; or was `refused`, having no right token.
+    pub fn operator(&self, act: &'static str) {
+        self.operators.get_or_create(&[("act", act)]).inc();
+    }
+
     /// Everything in Prometheus' text format, with what the node holds at this moment.
     pub fn registry(self: &Arc<Self>, node: &Arc<Node>, relay: Arc<dyn Relay>) -> Registry {
         let mut registry = Registry::with_prefix("chat");
@@ -139,6 +151,7 @@ impl Metrics {
         r.register("refusals", "Requests refused, by error code", self.refusals.clone());
         r.register("pauses", "Requests that came too fast and had to wait", self.pauses.clone());
         r.register("logins", "Sessions opened, by password or token", self.logins.clone());
+        r.register("operator_requests", "Requests of operators, by act", self.operators.clone());
         r.register("entries_committed", "Entries written", self.committed.clone());
         r.register("batches", "Statements that wrote messages", self.batches.clone());
         r.register("batch_conflicts", "Of those, overtaken by another node", self.conflicts.clone());
@@ -147,6 +160,7 @@ impl Metrics {
             "Attempts to write whose outcome is unknown",
             self.store_failures.clone(),
         );
+        r.register("messages_expired", "Messages erased since they were too old", self.expired.clone());
         r.register("commit_seconds", "Time of a statement that wrote messages", self.commit_seconds.clone());
         r.register("hints", "Entries that other nodes told of", self.hints.clone());
         r.register("relay_gaps", "Times when hints may have been lost", self.gaps.clone());

@@ -19,6 +19,7 @@ use crate::{
     password::Passwords,
     registry::Registry,
     relay::{Relay, RelayEvent, RelayEvents},
+    retention::Retention,
     sizes::Sizes,
     store::Store,
     sweep::Sweep,
@@ -70,6 +71,8 @@ pub struct NodeConfig {
     pub proxies: Vec<IpNet>,
     /// How much one address, account or session may ask.
     pub rates: Rates,
+    /// How long messages are kept, if not for ever.
+    pub retention: Option<Retention>,
     /// What is a matter of speed.
     pub sizes: Sizes,
 }
@@ -94,6 +97,7 @@ impl Default for NodeConfig {
             proxy_protocol: false,
             proxies: loopback(),
             rates: Rates::default(),
+            retention: None,
             sizes: Sizes::default(),
         }
     }
@@ -145,6 +149,14 @@ pub struct RunningNode {
 impl RunningNode {
     /// Starts a node that accepts connections on `listener`.
     pub fn start<N: Net>(net: N, listener: N::Listener, world: World, config: NodeConfig) -> Self {
+        let running = Self::start_unheard(world, config);
+        let (node, connections) = (Arc::clone(&running.node), running.connections.clone());
+        running.connections.spawn(listener::accept(net, listener, node, connections));
+        running
+    }
+
+    /// Starts a node that has no clients: for what operators do to a database.
+    pub fn start_unheard(world: World, config: NodeConfig) -> Self {
         let World { store, relay, relay_events, passwords, clock, entropy } = world;
         let (services, stop_services) = (TaskTracker::new(), CancellationToken::new());
         let feeds = Feeds::new(
@@ -196,10 +208,12 @@ impl RunningNode {
         services.spawn(listen_to_relay(Arc::clone(&node), relay_events, gap, stop_services.child_token()));
         let writer = (Arc::clone(&node.delivered), stop_services.child_token());
         services.spawn(async move { writer.0.run(writer.1).await });
-        let connections = TaskTracker::new();
-        let accept = listener::accept(net, listener, Arc::clone(&node), connections.clone());
-        connections.spawn(accept);
-        Self { node, connections, services, stop_services, committer }
+        if let Some(retention) = node.config.retention {
+            let (store, entropy) = (Arc::clone(&node.store), Arc::clone(&node.entropy));
+            let metrics = Arc::clone(&node.metrics);
+            services.spawn(retention.run(store, entropy, metrics, stop_services.child_token()));
+        }
+        Self { node, connections: TaskTracker::new(), services, stop_services, committer }
     }
 
     /// What its connections share.

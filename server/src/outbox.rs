@@ -7,26 +7,59 @@
 use std::{
     collections::BTreeSet,
     mem,
+    net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use protocol::{ConversationId, UserId};
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
+
+use crate::session::Standing;
+
+/// Operators' questions that a session has not answered yet. It answers as soon as it is opened; beyond, a question stays unanswered.
+const INQUIRIES_MAX: usize = 16;
 
 /// The shared end of a session: the node writes, the connection's task takes.
 #[derive(Debug)]
 pub struct Outbox {
     /// Whose session it is.
     pub user: UserId,
+    /// Who is at the other end, from when the session is open.
+    pub peer: OnceLock<Peer>,
     letters: Mutex<Letters>,
     /// Whether a wake-up is under way.
     touched: AtomicBool,
     notify: Notify,
     /// Bytes that the connection's task has taken or made and the socket has not.
     unwritten: AtomicUsize,
+}
+
+/// Who is at the other end of a session.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The connection's number on this node, as in the log.
+    pub connection: u64,
+    /// The user's name.
+    pub name: Arc<str>,
+    /// The client's address.
+    pub address: IpAddr,
+    /// When the session was opened.
+    pub since: Instant,
+}
+
+/// An operator's question.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// About this conversation above all.
+    pub conv: Option<ConversationId>,
+    /// Who gets the answer; they may be gone.
+    pub answer: oneshot::Sender<Standing>,
 }
 
 /// What a session has to look at.
@@ -42,6 +75,8 @@ pub struct Letters {
     pub revoked: bool,
     /// Friends whose state changed.
     pub presence: BTreeSet<UserId>,
+    /// Operators' questions.
+    pub inquiries: Vec<Inquiry>,
 }
 
 impl Outbox {
@@ -49,6 +84,7 @@ impl Outbox {
     pub fn new(user: UserId) -> Arc<Self> {
         Arc::new(Self {
             user,
+            peer: OnceLock::new(),
             letters: Mutex::default(),
             touched: AtomicBool::new(false),
             notify: Notify::new(),
@@ -74,6 +110,19 @@ impl Outbox {
     /// Waits until there is something to take. Cancel-safe.
     pub async fn filled(&self) {
         self.notify.notified().await;
+    }
+
+    /// Asks the session where it stands. The answer comes as soon as its connection looks, or never.
+    pub fn inquire(self: &Arc<Self>, conv: Option<ConversationId>) -> oneshot::Receiver<Standing> {
+        let (answer, standing) = oneshot::channel();
+        let mut wakes = Wakes::default();
+        self.put(&mut wakes, |letters| {
+            if letters.inquiries.len() < INQUIRIES_MAX {
+                letters.inquiries.push(Inquiry { conv, answer });
+            }
+        });
+        wakes.fire();
+        standing
     }
 
     /// Says how many bytes wait for the socket.

@@ -104,6 +104,26 @@ impl Registry {
         self.state().sessions.values().map(Vec::len).sum()
     }
 
+    /// The sessions of a user.
+    pub fn of_user(&self, user: UserId) -> Vec<Arc<Outbox>> {
+        self.state().sessions.get(&user).cloned().unwrap_or_default()
+    }
+
+    /// The sessions of users above a number, by user: all of each user's, until there are `limit` or more; and the last user's number, if
+    /// there are more users.
+    pub fn page(&self, after: u64, limit: usize) -> (Vec<Arc<Outbox>>, Option<u64>) {
+        let state = self.state();
+        let mut page: Vec<Arc<Outbox>> = Vec::new();
+        for (_, own) in state.sessions.iter().filter(|(user, _)| user.number() > after) {
+            if page.len() >= limit {
+                let last = page.last().map(|outbox| outbox.user.number());
+                return (page, last);
+            }
+            page.extend(own.iter().cloned());
+        }
+        (page, None)
+    }
+
     /// Sessions served, the most of one user, and the most bytes that one has waiting for its socket.
     pub fn sizes(&self) -> (usize, usize, usize) {
         let state = self.state();
@@ -169,6 +189,21 @@ mod tests {
         a.leave(&second, []);
         assert_eq!(b.presence(user(1)), PresenceState::Offline);
         assert_eq!(a.session_count(), 0);
+
+        for number in [1, 3, 3, 5] {
+            a.enter(user(number)).unwrap();
+        }
+        let page = |after, limit| {
+            let (page, next) = a.page(after, limit);
+            (page.iter().map(|outbox| outbox.user.number()).collect::<Vec<_>>(), next)
+        };
+        assert_eq!(page(0, 2), (vec![1, 3, 3], Some(3)), "a user's are not divided");
+        assert_eq!(page(3, 2), (vec![5], None));
+        let (ones, threes) = (a.of_user(user(1)), a.of_user(user(3)));
+        assert_eq!((ones.len(), threes.len()), (1, 2));
+        for outbox in ones.iter().chain(&threes).chain(&a.of_user(user(5))) {
+            a.leave(outbox, []);
+        }
 
         let _third = a.enter(user(1)).unwrap();
         drop(a);

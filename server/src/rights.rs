@@ -64,6 +64,10 @@ pub enum Act {
     },
     /// Notices, of one's own: another password.
     ChangePassword(NewPassword),
+    /// Notices, of one's own: another name, and a password that nobody knows.
+    LockAccount(Lock),
+    /// Notices: an operator ends all sessions; the password's hash may be another one, or locked.
+    EndSessions(NewPassword),
 }
 
 /// A password to be set. Its `Debug` form hides the hashes.
@@ -73,8 +77,20 @@ pub struct NewPassword {
     pub verified: String,
     /// The new one's.
     pub hash: String,
-    /// The token of the session that asks: the only one that stays, and if it does not exist any more, nothing is changed.
-    pub token: TokenHash,
+    /// The token of the session that asks: the only one that stays, and if it does not exist any more, nothing is changed. An operator
+    /// has none, and none stays.
+    pub token: Option<TokenHash>,
+}
+
+/// How an account is locked for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// Its name from now on.
+    pub name: String,
+    /// What names are compared by.
+    pub name_key: String,
+    /// The hash of its password.
+    pub hash: String,
 }
 
 impl fmt::Debug for NewPassword {
@@ -95,7 +111,8 @@ impl Act {
             | (Self::Quit, EntryBody::Left | EntryBody::Deleted)
             | (Self::Delete, EntryBody::Deleted)
             // The passwords are not compared: neither of them is kept.
-            | (Self::ChangePassword(_), EntryBody::PasswordChanged) => true,
+            | (Self::ChangePassword(_) | Self::LockAccount(_), EntryBody::PasswordChanged)
+            | (Self::EndSessions(_), EntryBody::SessionsEnded) => true,
             (Self::Remove { user, .. }, EntryBody::Removed { user: removed, .. }) => user == removed,
             _ => false,
         }
@@ -146,8 +163,13 @@ impl Rights {
             Self::Direct(direct) => direct.check(conv, user, act),
             Self::Group(group) => group.check(user, act),
             Self::Notices => match (conv.parse(), act) {
-                (Conversation::Notices(owner), Act::ChangePassword(_)) if owner == user => {
+                (Conversation::Notices(owner), Act::ChangePassword(_) | Act::LockAccount(_))
+                    if owner == user =>
+                {
                     Ok(EntryBody::PasswordChanged)
+                }
+                (Conversation::Notices(owner), Act::EndSessions(_)) if owner == user => {
+                    Ok(EntryBody::SessionsEnded)
                 }
                 _ => Err(ErrorCode::NoSuchConversation),
             },

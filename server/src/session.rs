@@ -5,7 +5,7 @@
 //! this one mechanism.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -28,15 +28,16 @@ pub struct Session {
     cursors: BTreeMap<ConversationId, Cursor>,
     /// Conversations to look at; each at most once.
     queue: VecDeque<ConversationId>,
-    queued: BTreeSet<ConversationId>,
-    /// Cursors that have not reached the head they had at the login.
-    behind: usize,
+    /// What cursors have to reach for `caught_up`: the heads at the login. None afterwards.
+    targets: BTreeMap<ConversationId, Seq>,
     caught_up: bool,
+    /// The user's notices up to here were taken into account at the login.
+    settled: Seq,
     /// What the connection has to do before this conversation goes on, and at once.
     needs: VecDeque<Need>,
 }
 
-/// Where a session stands in a conversation.
+/// Where a session stands in a conversation. An idle session consists of little else, so what few of them need is kept apart.
 struct Cursor {
     /// `None` once the last period has ended.
     place: Option<Attached>,
@@ -44,20 +45,37 @@ struct Cursor {
     seq: Seq,
     /// The period's first entry.
     from: Seq,
+    /// What the client confirmed.
+    delivered: Seq,
+    /// What is known of the ends of periods, if anything is.
+    ends: Option<Box<Ends>>,
+    /// Whether the client knows where this conversation's pushes start.
+    announced: bool,
+    /// Whether a page was asked for.
+    paging: bool,
+    /// Whether it is to be looked at.
+    queued: bool,
+}
+
+/// Of a user who was a member several times, or is no longer.
+#[derive(Default)]
+struct Ends {
     /// The period's last entry, if the period had ended at the login.
     until: Option<Seq>,
     /// Periods that follow.
     later: VecDeque<(Seq, Option<Seq>)>,
-    /// What has to be reached for `caught_up`.
-    target: Option<Seq>,
-    /// Whether the client knows where this conversation's pushes start.
-    announced: bool,
-    /// What the client confirmed.
-    delivered: Seq,
-    /// Whether a page was asked for.
-    paging: bool,
-    /// Of the notices: those up to here were taken into account at the login.
-    settled: Seq,
+}
+
+impl Ends {
+    /// Of a first period that ends there, and the periods after it.
+    fn new(until: Option<Seq>, later: VecDeque<(Seq, Option<Seq>)>) -> Option<Box<Self>> {
+        (until.is_some() || !later.is_empty()).then(|| Box::new(Self { until, later }))
+    }
+
+    /// The last entry of the last period, if that has ended.
+    fn last(&self) -> Option<Seq> {
+        self.later.back().map_or(self.until, |(_, until)| *until)
+    }
 }
 
 /// What a session cannot do itself.
@@ -83,13 +101,26 @@ pub enum Need {
     Unwatch(UserId),
 }
 
+/// Where a session stands, for an operator who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Conversations that it reads.
+    pub conversations: usize,
+    /// Entries that are still to be pushed in the conversation that is farthest behind, as far as the node knows.
+    pub behind: u64,
+    /// In the conversation asked about, if it has a cursor there: the last entry pushed, and the last one confirmed.
+    pub at: Option<(Seq, Seq)>,
+}
+
 /// Where a session starts in one conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// The last entry seen.
     pub seq: Seq,
-    /// The end of the first period, and the periods after it.
-    periods: VecDeque<(Seq, Option<Seq>)>,
+    /// The first period that is left: its first entry, and its last one if it has ended.
+    period: (Seq, Option<Seq>),
+    /// The periods after it.
+    later: VecDeque<(Seq, Option<Seq>)>,
     announced: bool,
     delivered: Seq,
 }
@@ -121,11 +152,14 @@ pub fn starts(
         let delivered = periods[0].delivered;
         let seen = own.copied().unwrap_or(delivered);
         let left = periods.iter().filter(|period| period.until.is_none_or(|until| until > seen));
-        let periods: VecDeque<_> = left.map(|period| (period.from, period.until)).collect();
-        let Some((from, _)) = periods.front() else { continue };
-        let announced = own.is_some() && seen >= from.previous();
-        let seq = seen.max(from.previous());
-        starts.insert(conv, Start { seq, periods, announced, delivered });
+        let mut left = left.map(|period| (period.from, period.until));
+        let Some(period) = left.next() else { continue };
+        let start = period.0.previous();
+        let announced = own.is_some() && seen >= start;
+        starts.insert(
+            conv,
+            Start { seq: seen.max(start), period, later: left.collect(), announced, delivered },
+        );
     }
     (starts, refused)
 }
@@ -137,9 +171,9 @@ impl Session {
             user,
             cursors: BTreeMap::new(),
             queue: VecDeque::new(),
-            queued: BTreeSet::new(),
-            behind: 0,
+            targets: BTreeMap::new(),
             caught_up: false,
+            settled: Seq::ZERO,
             needs: VecDeque::new(),
         }
     }
@@ -154,27 +188,18 @@ impl Session {
     /// `settled` is the head of the user's notices *before* the list of periods was read: what opened up to there is in the list, and
     /// what opens later is told by a notice.
     pub fn open(&mut self, attached: Vec<Attached>, starts: BTreeMap<ConversationId, Start>, settled: Seq) {
+        self.settled = settled;
         for (place, (conv, start)) in attached.into_iter().zip(starts) {
             debug_assert_eq!(place.cell.conv, conv);
             let head = place.cell.lock().head();
-            let mut later = start.periods;
-            let (from, until) = later.pop_front().unwrap_or_default();
-            // The head, or the end of the last period.
-            let target = later.back().map_or(until, |(_, until)| *until).unwrap_or(head);
-            let target = (target > start.seq).then_some(target);
-            self.behind += usize::from(target.is_some());
-            let cursor = Cursor {
-                place: Some(place),
-                seq: start.seq,
-                from,
-                until,
-                later,
-                target,
-                announced: start.announced,
-                delivered: start.delivered,
-                paging: false,
-                settled,
-            };
+            let Start { seq, period: (from, until), later, announced, delivered } = start;
+            let ends = Ends::new(until, later);
+            let target = ends.as_ref().and_then(|ends| ends.last()).unwrap_or(head);
+            if target > seq {
+                self.targets.insert(conv, target);
+            }
+            let (place, paging, queued) = (Some(place), false, false);
+            let cursor = Cursor { place, seq, from, delivered, ends, announced, paging, queued };
             self.cursors.insert(conv, cursor);
             self.enqueue(conv);
         }
@@ -197,18 +222,17 @@ impl Session {
         if self.knows_period(conv, after) {
             return;
         }
-        let delivered = self.cursors.get(&conv).map_or(Seq::ZERO, |cursor| cursor.delivered);
+        let (delivered, queued) =
+            self.cursors.get(&conv).map_or((Seq::ZERO, false), |cursor| (cursor.delivered, cursor.queued));
         let cursor = Cursor {
             place: Some(place),
             seq: after,
             from: after.next(),
-            until: None,
-            later: VecDeque::new(),
-            target: None,
-            announced: false,
             delivered,
+            ends: None,
+            announced: false,
             paging: false,
-            settled: Seq::ZERO,
+            queued,
         };
         self.cursors.insert(conv, cursor);
         self.enqueue(conv);
@@ -230,16 +254,24 @@ impl Session {
     pub fn fill(&mut self, out: &mut Vec<u8>, budget: usize) {
         while out.len() < budget {
             let Some(conv) = self.queue.pop_front() else { break };
-            self.queued.remove(&conv);
-            let Some(cursor) = self.cursors.get_mut(&conv).filter(|cursor| !cursor.paging) else { continue };
-            match cursor.advance(self.user, conv, out, budget, &mut self.needs) {
+            let Some(cursor) = self.cursors.get_mut(&conv) else { continue };
+            cursor.queued = false;
+            if cursor.paging {
+                continue;
+            }
+            let mut reader =
+                Reader { user: self.user, conv, settled: self.settled, out, needs: &mut self.needs };
+            match cursor.advance(&mut reader, budget) {
                 Step::Done => {}
                 Step::Again => self.enqueue(conv),
             }
             self.reached(conv);
         }
-        if self.behind == 0 && !self.caught_up && out.len() < budget {
+        if self.targets.is_empty() && !self.caught_up && out.len() < budget {
             self.caught_up = true;
+            // What they held is not needed again: from now on few conversations advance at once.
+            self.queue.shrink_to_fit();
+            self.targets = BTreeMap::new();
             write_push(out, &Push::CaughtUp);
         }
     }
@@ -266,8 +298,11 @@ impl Session {
             return false;
         }
         // A direct conversation has one period, however often it is opened.
-        if conv.peer_of(self.user).is_none() && cursor.later.iter().all(|(later, _)| *later != from) {
-            cursor.later.push_back((from, None));
+        if conv.peer_of(self.user).is_none() {
+            let later = &mut cursor.ends.get_or_insert_default().later;
+            if later.iter().all(|(later, _)| *later != from) {
+                later.push_back((from, None));
+            }
         }
         true
     }
@@ -279,8 +314,10 @@ impl Session {
         if lines.first().is_some_and(|line| line.seq != cursor.seq.next()) || lines.is_empty() {
             cursor.lose(conv, out);
         } else {
+            let mut reader =
+                Reader { user: self.user, conv, settled: self.settled, out, needs: &mut self.needs };
             for line in lines {
-                if !cursor.push(self.user, conv, line, out, &mut self.needs) {
+                if !cursor.push(&mut reader, line) {
                     cursor.next_period();
                     break;
                 }
@@ -293,6 +330,20 @@ impl Session {
     /// The last entry pushed of a conversation.
     pub fn cursor(&self, conv: ConversationId) -> Seq {
         self.cursors.get(&conv).map_or(Seq::ZERO, |cursor| cursor.seq)
+    }
+
+    /// Where it stands, in all and in one conversation.
+    pub fn standing(&self, conv: Option<ConversationId>) -> Standing {
+        let (mut conversations, mut behind) = (0, 0);
+        for cursor in self.cursors.values() {
+            let Some(place) = &cursor.place else { continue };
+            let head = place.cell.lock().head();
+            let end = cursor.ends.as_ref().and_then(|ends| ends.last()).unwrap_or(head);
+            conversations += 1;
+            behind = behind.max(end.0.saturating_sub(cursor.seq.0));
+        }
+        let at = conv.and_then(|conv| self.cursors.get(&conv)).map(|cursor| (cursor.seq, cursor.delivered));
+        Standing { conversations, behind, at }
     }
 
     /// Takes what the client confirms; returns the delivered cursors that grow by it.
@@ -311,17 +362,17 @@ impl Session {
     }
 
     fn enqueue(&mut self, conv: ConversationId) {
-        if self.queued.insert(conv) {
+        let Some(cursor) = self.cursors.get_mut(&conv) else { return };
+        if !std::mem::replace(&mut cursor.queued, true) {
             self.queue.push_back(conv);
         }
     }
 
     /// Sees whether a cursor has reached what `caught_up` waits for.
     fn reached(&mut self, conv: ConversationId) {
-        let Some(cursor) = self.cursors.get_mut(&conv) else { return };
-        if cursor.target.is_some_and(|target| cursor.seq >= target || cursor.place.is_none()) {
-            cursor.target = None;
-            self.behind -= 1;
+        let (Some(cursor), Some(target)) = (self.cursors.get(&conv), self.targets.get(&conv)) else { return };
+        if cursor.seq >= *target || cursor.place.is_none() {
+            self.targets.remove(&conv);
         }
     }
 }
@@ -332,26 +383,28 @@ enum Step {
     Again,
 }
 
+/// Who reads what, and where it goes.
+struct Reader<'a> {
+    user: UserId,
+    conv: ConversationId,
+    settled: Seq,
+    out: &'a mut Vec<u8>,
+    needs: &'a mut VecDeque<Need>,
+}
+
 impl Cursor {
     /// Pushes what the feed has in memory, up to the budget.
-    fn advance(
-        &mut self,
-        user: UserId,
-        conv: ConversationId,
-        out: &mut Vec<u8>,
-        budget: usize,
-        needs: &mut VecDeque<Need>,
-    ) -> Step {
+    fn advance(&mut self, reader: &mut Reader<'_>, budget: usize) -> Step {
         let Some(place) = self.place.as_ref() else { return Step::Done };
         let (cell, slot) = (Arc::clone(&place.cell), place.slot);
         let mut feed = cell.lock();
         match feed.look(slot, self.seq) {
             Found::Lines(lines) => {
                 for line in lines {
-                    if out.len() >= budget {
+                    if reader.out.len() >= budget {
                         return Step::Again;
                     }
-                    if !self.push(user, conv, line, out, needs) {
+                    if !self.push(reader, line) {
                         drop(feed);
                         return self.next_period();
                     }
@@ -359,25 +412,20 @@ impl Cursor {
             }
             Found::InStore => {
                 self.paging = true;
-                needs.push_back(Need::Page { conv, after: self.seq });
+                reader.needs.push_back(Need::Page { conv: reader.conv, after: self.seq });
             }
             Found::Lost => {
                 drop(feed);
-                self.lose(conv, out);
+                self.lose(reader.conv, reader.out);
             }
         }
         Step::Done
     }
 
     /// Pushes one entry; `false` if it is the last one of the period, which has then been left.
-    fn push(
-        &mut self,
-        user: UserId,
-        conv: ConversationId,
-        line: &Line,
-        out: &mut Vec<u8>,
-        needs: &mut VecDeque<Need>,
-    ) -> bool {
+    fn push(&mut self, reader: &mut Reader<'_>, line: &Line) -> bool {
+        let Reader { user, conv, settled, out, needs } = reader;
+        let (user, conv) = (*user, *conv);
         debug_assert_eq!(line.seq, self.seq.next(), "entries are pushed in order, without gaps");
         if !self.announced {
             self.announced = true;
@@ -385,12 +433,12 @@ impl Cursor {
         }
         out.extend_from_slice(&line.bytes);
         self.seq = line.seq;
-        let mut ends = self.until == Some(line.seq);
+        let mut ends = self.ends.as_ref().is_some_and(|ends| ends.until == Some(line.seq));
         if let Some(event) = &line.event {
             let (from, body) = &**event;
             ends |= ends_membership(body, *from, user);
             match (body, conv.peer_of(user)) {
-                (EntryBody::Opened { opened, after, .. }, _) if line.seq > self.settled => {
+                (EntryBody::Opened { opened, after, .. }, _) if line.seq > *settled => {
                     needs.push_back(Need::Attach { conv: *opened, after: *after });
                 }
                 (EntryBody::Befriended, Some(peer)) => needs.push_back(Need::Watch(peer)),
@@ -403,19 +451,17 @@ impl Cursor {
 
     /// Goes on with the next period, or gives up the place.
     fn next_period(&mut self) -> Step {
-        match self.later.pop_front() {
-            Some((from, until)) => {
-                self.seq = from.previous().max(self.seq);
-                self.from = from;
-                self.until = until;
-                self.announced = false;
-                Step::Again
-            }
-            None => {
-                self.place = None;
-                Step::Done
-            }
-        }
+        let ends = self.ends.take().map(|ends| *ends).unwrap_or_default();
+        let mut later = ends.later;
+        let Some((from, until)) = later.pop_front() else {
+            self.place = None;
+            return Step::Done;
+        };
+        self.seq = from.previous().max(self.seq);
+        self.from = from;
+        self.ends = Ends::new(until, later);
+        self.announced = false;
+        Step::Again
     }
 
     fn lose(&mut self, conv: ConversationId, out: &mut Vec<u8>) {

@@ -9,6 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use protocol::{ConversationId, UnixMillis};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -19,6 +20,8 @@ use crate::{
     store::{self, Store},
 };
 
+/// How long an entry stays in memory at most, since it may be erased in the store (SPEC.md, section 10).
+const MEMORY_MAX: Duration = Duration::from_secs(120);
 /// Heads in one query.
 const BATCH_MAX: usize = 1000;
 
@@ -33,13 +36,15 @@ pub struct Sweep {
     since: Option<UnixMillis>,
     /// Local conversations still to be compared in this round.
     left: Vec<ConversationId>,
+    /// When entries in memory were aged last.
+    aged: Instant,
 }
 
 impl Sweep {
     /// A sweep that has not looked yet.
     pub fn new(store: Arc<dyn Store>, feeds: Arc<Feeds>, config: &NodeConfig) -> Self {
         let NodeConfig { sweep_interval: interval, sweep_round: round, sizes, .. } = *config;
-        Self { store, feeds, interval, round, sizes, since: None, left: Vec::new() }
+        Self { store, feeds, interval, round, sizes, since: None, left: Vec::new(), aged: Instant::now() }
     }
 
     /// Looks at every interval, and at once when `gap` says that hints may have been lost; until `stop`.
@@ -61,6 +66,10 @@ impl Sweep {
                 Err(_) => {}
             }
             self.feeds.rest();
+            if self.aged.elapsed() >= MEMORY_MAX / 2 {
+                self.aged = Instant::now();
+                self.feeds.age();
+            }
         }
     }
 

@@ -15,13 +15,14 @@ use clap::{Args, Parser, Subcommand};
 use sim::{
     coverage::{CLIENT_FAULTS, outcomes},
     determinism, explain,
-    generate::{KINDS, Size, generate},
+    generate::{Size, generate},
     report,
     run::{Keep, Run, Verdict, run},
-    scenario::Scenario,
+    scenario::{Kind, Scenario},
     shrink::{Effort, shrink},
     swarm::{Hints, Swarm},
 };
+use strum::VariantArray as _;
 
 /// Plays whole clusters of the chat system, deterministically, while things fail.
 ///
@@ -336,7 +337,7 @@ fn play(swarm: &Swarm, failures: &Path, require_coverage: bool) -> anyhow::Resul
         outcome.simulated.as_secs_f64() / took.as_secs_f64(),
         outcome.events as f64 / outcome.runs.max(1) as f64,
     );
-    let kinds = KINDS.iter().map(|kind| kind.name()).chain(CLIENT_FAULTS);
+    let kinds = Kind::VARIANTS.iter().map(|kind| kind.into()).chain(CLIENT_FAULTS);
     let empty = outcome.coverage.empty_cells(kinds);
     if require_coverage && !empty.is_empty() {
         println!("never met: {empty:?}");

@@ -13,10 +13,11 @@ use loadgen::{
     },
 };
 use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
 
 use crate::{
     net::Restless,
-    scenario::{Fault, Host, Knobs, Millis, Scenario, Topology, What},
+    scenario::{Fault, Host, Kind, Kind::*, Knobs, Millis, Scenario, Topology, What},
 };
 
 /// How large scenarios are.
@@ -179,92 +180,6 @@ fn mix(rng: &mut Rng) -> Mix {
     }
 }
 
-/// The kinds of faults; each is a [`What`] of its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "see there")]
-pub enum Kind {
-    Stall,
-    Cut,
-    CutOneWay,
-    CutOff,
-    Freeze,
-    Slow,
-    Exit,
-    PowerLoss,
-    Drain,
-    RedisEmptied,
-    RedisWedged,
-    PublishesLost,
-    PublishesDoubled,
-    PublishesReordered,
-    PublishesDelayed,
-    StoreSlow,
-    CommitUnknown,
-    CommitLate,
-    StoreReadErrors,
-    StoreBusy,
-    ClockJump,
-    ClockDrift,
-}
-
-use Kind::*;
-
-/// All of them.
-pub const KINDS: [Kind; 22] = [
-    Stall,
-    Cut,
-    CutOneWay,
-    CutOff,
-    Freeze,
-    Slow,
-    Exit,
-    PowerLoss,
-    Drain,
-    RedisEmptied,
-    RedisWedged,
-    PublishesLost,
-    PublishesDoubled,
-    PublishesReordered,
-    PublishesDelayed,
-    StoreSlow,
-    CommitUnknown,
-    CommitLate,
-    StoreReadErrors,
-    StoreBusy,
-    ClockJump,
-    ClockDrift,
-];
-
-impl Kind {
-    /// Its name, as in a scenario's file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stall => "stall",
-            Cut => "cut",
-            CutOneWay => "cut_one_way",
-            CutOff => "cut_off",
-            Freeze => "freeze",
-            Slow => "slow",
-            Exit => "exit",
-            PowerLoss => "power_loss",
-            Drain => "drain",
-            RedisEmptied => "redis_emptied",
-            RedisWedged => "redis_wedged",
-            PublishesLost => "publishes_lost",
-            PublishesDoubled => "publishes_doubled",
-            PublishesReordered => "publishes_reordered",
-            PublishesDelayed => "publishes_delayed",
-            StoreSlow => "store_slow",
-            CommitUnknown => "commit_unknown",
-            CommitLate => "commit_late",
-            StoreReadErrors => "store_read_errors",
-            StoreBusy => "store_busy",
-            ClockJump => "clock_jump",
-            ClockDrift => "clock_drift",
-        }
-    }
-}
-
 /// The kinds that a scenario draws from: some of those that make sense in it.
 fn kinds(rng: &mut Rng, topology: &Topology) -> Vec<Kind> {
     let redis = |kind: &Kind| {
@@ -278,7 +193,8 @@ fn kinds(rng: &mut Rng, topology: &Topology) -> Vec<Kind> {
                 | PublishesDelayed
         )
     };
-    let possible: Vec<Kind> = KINDS.iter().copied().filter(|kind| topology.redis || !redis(kind)).collect();
+    let possible: Vec<Kind> =
+        Kind::VARIANTS.iter().copied().filter(|kind| topology.redis || !redis(kind)).collect();
     let some: Vec<Kind> = possible.iter().copied().filter(|_| rng.chance(1, 3)).collect();
     if some.is_empty() { possible } else { some }
 }
@@ -342,6 +258,6 @@ mod tests {
             assert_eq!(scenario, Scenario::parse(&scenario.to_string()).unwrap());
             names.extend(scenario.faults.iter().map(|fault| fault.what.name()));
         }
-        assert_eq!(names.len(), KINDS.len(), "every kind of fault is drawn: {names:?}");
+        assert_eq!(names.len(), Kind::VARIANTS.len(), "every kind of fault is drawn: {names:?}");
     }
 }

@@ -7,6 +7,7 @@ use std::{fmt, io, str::FromStr};
 
 use loadgen::workload::script::Operation;
 use serde::{Deserialize, Serialize, de};
+use strum::{EnumDiscriminants, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
 use crate::net::Restless;
@@ -136,8 +137,16 @@ pub struct Fault {
 }
 
 /// What can be done to the system. Probabilities are in parts of a thousand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Each is of a [`Kind`], in the order in which seeds draw them: a new one comes last, or what old seeds lead to changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, EnumDiscriminants)]
 #[serde(tag = "fault", rename_all = "snake_case")]
+#[strum_discriminants(
+    name(Kind),
+    doc = "What there is of [`What`], by name alone.",
+    derive(IntoStaticStr, VariantArray),
+    strum(serialize_all = "snake_case")
+)]
 pub enum What {
     /// What is on the way between two hosts waits, and arrives afterwards.
     Stall {
@@ -268,30 +277,7 @@ pub enum What {
 impl What {
     /// Its name, as in a scenario's file.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Stall { .. } => "stall",
-            Self::Cut { .. } => "cut",
-            Self::CutOneWay { .. } => "cut_one_way",
-            Self::CutOff { .. } => "cut_off",
-            Self::Freeze { .. } => "freeze",
-            Self::Slow { .. } => "slow",
-            Self::Exit { .. } => "exit",
-            Self::PowerLoss { .. } => "power_loss",
-            Self::Drain { .. } => "drain",
-            Self::RedisEmptied => "redis_emptied",
-            Self::RedisWedged => "redis_wedged",
-            Self::PublishesLost { .. } => "publishes_lost",
-            Self::PublishesDoubled { .. } => "publishes_doubled",
-            Self::PublishesReordered { .. } => "publishes_reordered",
-            Self::PublishesDelayed { .. } => "publishes_delayed",
-            Self::StoreSlow { .. } => "store_slow",
-            Self::CommitUnknown { .. } => "commit_unknown",
-            Self::CommitLate { .. } => "commit_late",
-            Self::StoreReadErrors { .. } => "store_read_errors",
-            Self::StoreBusy { .. } => "store_busy",
-            Self::ClockJump { .. } => "clock_jump",
-            Self::ClockDrift { .. } => "clock_drift",
-        }
+        Kind::from(self).into()
     }
 
     /// The hosts it names.

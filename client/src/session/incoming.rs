@@ -225,6 +225,7 @@ fn is_of_this_moment(code: ErrorCode) -> bool {
         code,
         ErrorCode::NotLoggedIn
             | ErrorCode::BadCredentials
+            | ErrorCode::Banned
             | ErrorCode::BadToken
             | ErrorCode::NoSuchUser
             | ErrorCode::NotMember

@@ -137,7 +137,11 @@ impl Roster {
             | EntryBody::Deleted => self.stale = true,
             EntryBody::Joined | EntryBody::Left => self.stale |= entry.from == self.user,
             EntryBody::Removed { user, .. } => self.stale |= *user == self.user,
-            EntryBody::Message { .. } | EntryBody::PasswordChanged | EntryBody::Other { .. } => {}
+            EntryBody::Message { .. }
+            | EntryBody::Erased
+            | EntryBody::PasswordChanged
+            | EntryBody::SessionsEnded
+            | EntryBody::Other { .. } => {}
         }
     }
 }

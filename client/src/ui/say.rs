@@ -8,6 +8,9 @@ use super::{
     tell::Failure,
 };
 
+/// What stands where a message's text was.
+const ERASED: &str = "(message deleted)";
+
 /// What a command was about, for the sentence that says why it failed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct About {
@@ -48,6 +51,7 @@ fn refused(command: &str, about: About, error: &ErrorBody, roster: Option<&Roste
     match error.code {
         ErrorCode::BadCredentials if command == "passwd" => "that is not your password".into(),
         ErrorCode::BadCredentials => "wrong account or password".into(),
+        ErrorCode::Banned => "this account is banned; only the operators can change that".into(),
         ErrorCode::BadToken | ErrorCode::NotLoggedIn => "the session has ended; log in again".into(),
         ErrorCode::BadText if command != "creategroup" => "the message is empty or too long".into(),
         ErrorCode::FrameTooLong => "that is too long; it was not sent".into(),
@@ -86,6 +90,9 @@ pub(crate) fn entry(entry: &Entry, roster: &Roster) -> Option<String> {
         Conversation::Notices(_) if entry.body == EntryBody::PasswordChanged => {
             format!("{} your password was changed", time(entry.at))
         }
+        Conversation::Notices(_) if entry.body == EntryBody::SessionsEnded => {
+            format!("{} an operator ended your sessions", time(entry.at))
+        }
         Conversation::Notices(_) => return None,
         Conversation::Direct(..) => {
             let other = roster.conversation(entry.conv);
@@ -94,6 +101,10 @@ pub(crate) fn entry(entry: &Entry, roster: &Roster) -> Option<String> {
                     format!("{} {from} to {other}: {text}", time(entry.at))
                 }
                 EntryBody::Message { text } => format!("{} {from}: {text}", time(entry.at)),
+                EntryBody::Erased if mine => {
+                    format!("{} {from} to {other}: {ERASED}", time(entry.at))
+                }
+                EntryBody::Erased => format!("{} {from}: {ERASED}", time(entry.at)),
                 EntryBody::Befriended if mine => format!("you added {other} as a friend"),
                 EntryBody::Befriended => format!("{from} added you as a friend"),
                 EntryBody::Unfriended if mine => format!("you removed {other} from your friends"),
@@ -109,6 +120,7 @@ pub(crate) fn entry(entry: &Entry, roster: &Roster) -> Option<String> {
             let group = roster.group(group);
             match &entry.body {
                 EntryBody::Message { text } => format!("{} [{group}] {from}: {text}", time(entry.at)),
+                EntryBody::Erased => format!("{} [{group}] {from}: {ERASED}", time(entry.at)),
                 EntryBody::Created { .. } => format!("{who} created {group}"),
                 EntryBody::Joined => format!("{who} joined {group}"),
                 EntryBody::Left => format!("{who} left {group}"),
@@ -185,6 +197,11 @@ mod tests {
         check("d1-2", 2, text(), Some("1970-01-01 00:00:00 kir(2) to user 1: a: b"));
         check("g7", 1, text(), Some("1970-01-01 00:00:00 [happy game(7)] kirito(1): a: b"));
         check("g8", 2, text(), Some("1970-01-01 00:00:00 [group 8] kir(2): a: b"));
+        check("d1-2", 1, EntryBody::Erased, Some("1970-01-01 00:00:00 kirito(1): (message deleted)"));
+        let own = Some("1970-01-01 00:00:00 kir(2) to user 1: (message deleted)");
+        check("d1-2", 2, EntryBody::Erased, own);
+        let in_group = Some("1970-01-01 00:00:00 [happy game(7)] kirito(1): (message deleted)");
+        check("g7", 1, EntryBody::Erased, in_group);
         check("d1-2", 1, EntryBody::Befriended, Some("kirito(1) added you as a friend"));
         check("d1-2", 2, EntryBody::Blocked, Some("you blocked user 1"));
         check("g7", 2, EntryBody::Joined, Some("you joined happy game(7)"));
@@ -198,5 +215,7 @@ mod tests {
         check("u2", 1, opened, None);
         let changed = Some("1970-01-01 00:00:00 your password was changed");
         check("u2", 2, EntryBody::PasswordChanged, changed);
+        let ended = Some("1970-01-01 00:00:00 an operator ended your sessions");
+        check("u2", 2, EntryBody::SessionsEnded, ended);
     }
 }

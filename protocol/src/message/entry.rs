@@ -34,6 +34,8 @@ pub enum EntryBody {
         /// Its text.
         text: String,
     },
+    /// Direct, group: a message whose text was deleted.
+    Erased,
     /// Direct: both are friends.
     Befriended,
     /// Direct: neither is a friend.
@@ -71,6 +73,8 @@ pub enum EntryBody {
     },
     /// Notices: the user has another password, and no session but the one that changed it.
     PasswordChanged,
+    /// Notices: an operator has ended every session of the user.
+    SessionsEnded,
     /// A kind that this version does not know.
     Other {
         /// Its name.
@@ -83,6 +87,7 @@ impl EntryBody {
     pub fn kind(&self) -> &str {
         match self {
             Self::Message { .. } => "message",
+            Self::Erased => "erased",
             Self::Befriended => "befriended",
             Self::Unfriended => "unfriended",
             Self::Blocked => "blocked",
@@ -94,6 +99,7 @@ impl EntryBody {
             Self::Deleted => "deleted",
             Self::Opened { .. } => "opened",
             Self::PasswordChanged => "password_changed",
+            Self::SessionsEnded => "sessions_ended",
             Self::Other { kind } => kind,
         }
     }
@@ -182,6 +188,7 @@ impl<'de> Deserialize<'de> for Entry {
         let missing = serde::de::Error::missing_field;
         let body = match flat.kind.as_str() {
             "message" => EntryBody::Message { text: flat.text.ok_or_else(|| missing("text"))? },
+            "erased" => EntryBody::Erased,
             "befriended" => EntryBody::Befriended,
             "unfriended" => EntryBody::Unfriended,
             "blocked" => EntryBody::Blocked,
@@ -200,6 +207,7 @@ impl<'de> Deserialize<'de> for Entry {
                 title: flat.title.ok_or_else(|| missing("title"))?,
             },
             "password_changed" => EntryBody::PasswordChanged,
+            "sessions_ended" => EntryBody::SessionsEnded,
             _ => EntryBody::Other { kind: flat.kind },
         };
         let Incoming { conv, seq, at, from, name, mid, .. } = flat;

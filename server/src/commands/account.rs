@@ -10,6 +10,7 @@ use protocol::{
 
 use super::{Opened, Who, friends::submit, open, store_error, token_hash};
 use crate::{
+    erasure,
     node::Node,
     password::HashError,
     rights::{Act, NewPassword},
@@ -21,7 +22,7 @@ use crate::{
 const TOKENS_PER_USER: usize = 64;
 /// How often a password is verified anew when its hash was changed meanwhile. Nobody does so that often but by malice; then this attempt is
 /// refused as `overloaded`.
-const RACES_MAX: usize = 3;
+pub(super) const RACES_MAX: usize = 3;
 
 pub(super) async fn register(
     node: &Arc<Node>,
@@ -33,12 +34,15 @@ pub(super) async fn register(
     let password = check_password(password, "password")?;
     let store = &node.store;
     let name_key = name_key(&name);
+    if erasure::is_reserved_form(&name_key) {
+        return Err(ErrorBody::field(ErrorCode::BadName, "name", "that is what erased accounts are called"));
+    }
     // Hashing is dear: what can be answered without comes first.
     if let Some(answer) = registered_before(node, &name, &password, mid).await? {
         return answer;
     }
     let taken = store.account(&Account::Name(name_key.clone())).await.map_err(|e| store_error(&e))?;
-    if taken.is_some() {
+    if taken.is_some() || was_taken(node, &name_key).await? {
         return Err(ErrorCode::NameTaken.into());
     }
     visitor.register().map_err(ErrorBody::rate_limited)?;
@@ -52,6 +56,13 @@ pub(super) async fn register(
     }
 }
 
+/// Whether an account that was erased had the name. Asked after whether one has it: an erasure in between is seen here.
+async fn was_taken(node: &Arc<Node>, name_key: &str) -> Result<bool, ErrorBody> {
+    let deployment = node.store.deployment().await.map_err(|e| store_error(&e))?;
+    let erased = Account::Name(erasure::reserved_key(deployment, name_key));
+    Ok(node.store.account(&erased).await.map_err(|e| store_error(&e))?.is_some())
+}
+
 /// The answer to a registration whose message id was used before.
 async fn registered_before(
     node: &Arc<Node>,
@@ -62,8 +73,7 @@ async fn registered_before(
     let Some(known) = node.store.registered_with(mid).await.map_err(|e| store_error(&e))? else {
         return Ok(None);
     };
-    let same_password =
-        node.passwords.verify(password, Some(&known.password_hash)).await.map_err(hash_error)?;
+    let same_password = node.passwords.verify(password, Some(known.hash())).await.map_err(hash_error)?;
     Ok(Some(if known.name == name && same_password {
         Ok(Registered { user: known.user })
     } else {
@@ -76,13 +86,7 @@ pub(super) async fn login(
     visitor: &Visitor,
     request: Login,
 ) -> Result<(LoggedIn, Opened), ErrorBody> {
-    let account = match Account::parse(&request.account) {
-        Some(Account::Name(name)) => {
-            // A text that cannot be a name need not be normalised: that is work for its length.
-            user_name(&name).ok().map(|name| Account::Name(name_key(&name)))
-        }
-        number => number,
-    };
+    let account = named(&request.account);
     let _admitted = node.logins.enter().await?;
     for _ in 0..RACES_MAX {
         let record = match &account {
@@ -95,17 +99,32 @@ pub(super) async fn login(
             (None, Some(Account::Name(name_key))) => Target::nobody(Some(name_key)),
             (None, None) => Target::nobody(None),
         };
-        let hash = record.as_ref().map(|record| record.password_hash.as_str());
+        let hash = record.as_ref().map(AccountRecord::hash);
         // Without an account a hash is computed all the same: the time taken does not tell.
         let verified = verify(node, visitor, target, &request.password.0, hash).await?;
         let Some(record) = record.filter(|_| verified) else {
             return Err(ErrorCode::BadCredentials.into());
         };
+        // Who does not know the password is not told.
+        if record.is_banned() {
+            return Err(ErrorCode::Banned.into());
+        }
         if let Some(done) = open_verified(node, record, &request.password.0).await? {
             return Ok(done);
         }
     }
     Err(ErrorCode::Overloaded.into())
+}
+
+/// Which account a number or a name names; `None` for what can be neither.
+pub(super) fn named(account: &str) -> Option<Account> {
+    match Account::parse(account) {
+        Some(Account::Name(name)) => {
+            // A text that cannot be a name need not be normalised: that is work for its length.
+            user_name(&name).ok().map(|name| Account::Name(name_key(&name)))
+        }
+        number => number,
+    }
 }
 
 /// Whether a password is right, if another may be tried.
@@ -174,12 +193,17 @@ pub(super) async fn passwd(
             return if same { Ok(Appended { seq: entry.seq }) } else { Err(ErrorCode::IdReused.into()) };
         }
         let account = node.store.account(&Account::Number(who.user)).await.map_err(|e| store_error(&e))?;
-        let verified = account.map(|account| account.password_hash).ok_or(ErrorCode::Internal)?;
-        if !verify(node, visitor, Target::Own(who.user), &old.0, Some(&verified)).await? {
+        let account = account.ok_or(ErrorCode::Internal)?;
+        if !verify(node, visitor, Target::Own(who.user), &old.0, Some(account.hash())).await? {
             return Err(ErrorBody::field(ErrorCode::BadCredentials, "old", "not your password"));
         }
+        // The ban has ended this session, which has not heard of it yet.
+        if account.is_banned() {
+            return Err(ErrorCode::BadToken.into());
+        }
+        let verified = account.password_hash;
         let hash = node.passwords.hash(&new).await.map_err(hash_error)?;
-        let act = Act::ChangePassword(NewPassword { verified, hash, token });
+        let act = Act::ChangePassword(NewPassword { verified, hash, token: Some(token) });
         match submit(node, who.clone(), conv, mid, act, String::new()).await {
             // The password's hash is another one by now: perhaps only at other costs.
             Err(error) if error.code == ErrorCode::BadCredentials => {}
@@ -189,7 +213,7 @@ pub(super) async fn passwd(
     Err(ErrorCode::Overloaded.into())
 }
 
-fn check_password(password: Password, field: &str) -> Result<String, ErrorBody> {
+pub(super) fn check_password(password: Password, field: &str) -> Result<String, ErrorBody> {
     let password = password.0;
     if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
         return Err(ErrorBody::field(ErrorCode::BadPassword, field, "1 to 1024 bytes"));
@@ -197,7 +221,7 @@ fn check_password(password: Password, field: &str) -> Result<String, ErrorBody> 
     Ok(password)
 }
 
-fn hash_error(error: HashError) -> ErrorBody {
+pub(super) fn hash_error(error: HashError) -> ErrorBody {
     match error {
         HashError::Overloaded => ErrorCode::Overloaded.into(),
         HashError::Failed => ErrorCode::Internal.into(),

@@ -30,7 +30,7 @@ pub(super) async fn act(node: &Arc<Node>, who: Who, request: Request) -> Result<
 }
 
 /// Has the committer carry out an act.
-pub(super) async fn submit(
+pub(crate) async fn submit(
     node: &Arc<Node>,
     who: Who,
     conv: ConversationId,

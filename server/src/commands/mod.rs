@@ -6,6 +6,7 @@ mod account;
 mod friends;
 mod groups;
 mod history;
+mod operator;
 mod session;
 
 use std::sync::Arc;
@@ -17,7 +18,11 @@ use protocol::{
 use serde::Serialize;
 use tracing::error;
 
-pub use self::session::{Opened, check_token, close, is_valid, open, open_with_token, token_hash};
+pub(crate) use self::friends::submit;
+pub use self::{
+    operator::{Obeyed, Order, find_account, obey},
+    session::{Opened, check_token, close, is_valid, open, open_with_token, token_hash},
+};
 use crate::{
     node::Node,
     store::{StoreError, TokenHash},

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::{ActJob, CONFLICTS_MAX, GroupJob, Worker, code, sends::line};
 use crate::{
+    erasure,
     outbox::Wakes,
     relay::Hint,
-    rights::{Act, NewPassword, Rights},
+    rights::{Act, Lock, NewPassword, Rights},
     store::{Change, Effect, GroupOutcome, NewEntry, NewGroup, Outcome, StoreError},
 };
 
@@ -101,7 +102,10 @@ impl Worker {
             // What happened before gets its first answer.
             Err(code) => return Ok(self.known(job).await?.unwrap_or(Attempt::Refused(code))),
         };
-        let change = self.change(job, &rights, confirmed.next(), body).await?;
+        let change = match self.change(job, &rights, confirmed.next(), body).await? {
+            Ok(change) => change,
+            Err(code) => return Ok(self.known(job).await?.unwrap_or(Attempt::Refused(code))),
+        };
         match self.store.apply(&change).await? {
             Outcome::Committed => {
                 self.metrics.committed.inc_by(change.entries.len() as u64);
@@ -124,14 +128,27 @@ impl Worker {
         }))
     }
 
-    /// Whether the password is still the one that was verified, and the session still one that may change it. Read after the head of
+    /// Whether none of these users' accounts is erased.
+    async fn check_not_erased(&self, users: &[UserId]) -> Result<Result<(), ErrorCode>, StoreError> {
+        for user in users {
+            let name = self.store.user_name(*user).await?;
+            if name.is_none_or(|name| erasure::is_erased(*user, &name)) {
+                return Ok(Err(ErrorCode::NoSuchUser));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Whether the password is still the one that was verified, and the session, if one asks, still one that may change it. Read after the head of
     /// the user's notices: what another session changes later takes the position that this change is to have.
     async fn may_change_password(
         &self,
         user: UserId,
         new: &NewPassword,
     ) -> Result<Result<(), ErrorCode>, StoreError> {
-        if self.store.token(&new.token).await?.is_none_or(|token| token.user != user) {
+        if let Some(token) = &new.token
+            && self.store.token(token).await?.is_none_or(|token| token.user != user)
+        {
             return Ok(Err(ErrorCode::BadToken));
         }
         let account = self.store.account(&Account::Number(user)).await?;
@@ -148,6 +165,13 @@ impl Worker {
         let bounds = self.bounds;
         let reached = match (&job.act, rights) {
             (Act::ChangePassword(new), _) => return self.may_change_password(job.from, new).await,
+            (Act::LockAccount(_), _) => return self.check_not_erased(&[job.from]).await,
+            (Act::EndSessions(new), _) => {
+                return Ok(match self.check_not_erased(&[job.from]).await? {
+                    Ok(()) => self.may_change_password(job.from, new).await?,
+                    refused => refused,
+                });
+            }
             (Act::Join, Rights::Group(group)) => {
                 group.members.len() >= bounds.members_per_group_max
                     || self.store.counts(job.from).await?.groups >= bounds.groups_per_user_max
@@ -165,19 +189,24 @@ impl Worker {
         Ok(if reached { Err(ErrorCode::LimitReached) } else { Ok(()) })
     }
 
-    /// The entry, its side rows, and notices to those who gain rights.
+    /// The entry, its side rows, and notices to those who gain rights, unless one of them is erased.
     async fn change(
         &self,
         job: &ActJob,
         rights: &Rights,
         seq: Seq,
         body: EntryBody,
-    ) -> Result<Change, StoreError> {
+    ) -> Result<Result<Change, ErrorCode>, StoreError> {
         let (conv, from) = (job.cell.conv, job.from);
         let (effects, opened) = effects(conv, from, seq, &body, job, rights);
         let mut entries = vec![NewEntry { seq, ..self.new_entry(conv, from, job.mid, body) }];
-        let notices: Vec<_> = opened.iter().map(|(user, _)| ConversationId::notices(*user)).collect();
+        let gaining: Vec<_> = opened.iter().map(|(user, _)| *user).collect();
+        let notices: Vec<_> = gaining.iter().copied().map(ConversationId::notices).collect();
         let heads = self.store.heads(&notices).await?;
+        // After the heads: an erasure later than this look takes the position of a notice.
+        if let Err(code) = self.check_not_erased(&gaining).await? {
+            return Ok(Err(code));
+        }
         for (user, title) in opened {
             let notices = ConversationId::notices(user);
             let body = EntryBody::Opened { opened: conv, after: seq.previous(), title };
@@ -185,7 +214,7 @@ impl Worker {
             entries.push(NewEntry { seq, ..self.new_entry(notices, from, job.mid, body) });
         }
         entries.sort_by_key(|entry| entry.conv);
-        Ok(Change { entries, effects })
+        Ok(Ok(Change { entries, effects }))
     }
 
     async fn attempt_group(&self, job: &GroupJob) -> Result<Attempt<GroupId>, StoreError> {
@@ -199,14 +228,15 @@ impl Worker {
             at: self.clock.now(),
             notice_seq: head.next(),
         };
+        let erased = self.check_not_erased(&[job.from]).await?;
         let full = self.store.counts(job.from).await?.groups >= self.bounds.groups_per_user_max;
-        let outcome = if full {
-            match self.store.created_with(job.from, job.mid).await? {
+        let refused = erased.err().or(full.then_some(ErrorCode::LimitReached));
+        let outcome = match refused {
+            None => self.store.create_group(&new).await?,
+            Some(code) => match self.store.created_with(job.from, job.mid).await? {
                 Some(known) => GroupOutcome::Known(known),
-                None => return Ok(Attempt::Refused(ErrorCode::LimitReached)),
-            }
-        } else {
-            self.store.create_group(&new).await?
+                None => return Ok(Attempt::Refused(code)),
+            },
         };
         Ok(match outcome {
             GroupOutcome::Created(group) => {
@@ -224,6 +254,7 @@ impl Worker {
     /// After a commit: to the local sessions and to the other nodes.
     fn announce(&self, entries: Vec<NewEntry>, name: &str) {
         let mut wakes = Wakes::default();
+        self.recent.add(entries.iter().map(|entry| (entry.conv, entry.seq, entry.seq)));
         let mut hints = Vec::with_capacity(entries.len());
         for entry in entries {
             let conv = entry.conv;
@@ -283,9 +314,13 @@ fn effects(
         }
         (Conversation::Group(group), _) => (vec![Effect::DeleteGroup { group, until: seq }], vec![]),
         (Conversation::Notices(user), _) => match &job.act {
-            Act::ChangePassword(new) => {
+            Act::ChangePassword(new) | Act::EndSessions(new) => {
                 let (hash, keep) = (new.hash.clone(), new.token);
                 (vec![Effect::SetPassword { user, hash, keep }], vec![])
+            }
+            Act::LockAccount(Lock { name, name_key, hash }) => {
+                let (name, name_key, hash) = (name.clone(), name_key.clone(), hash.clone());
+                (vec![Effect::EraseAccount { user, name, name_key, hash }], vec![])
             }
             _ => (vec![], vec![]),
         },

@@ -219,6 +219,9 @@ impl Worker {
             reply(&rest.outbox, rest.id, Ok(new.seq), &mut wakes);
             runs.entry(new.conv).or_default().push(line(new, &rest.name));
         }
+        self.recent.add(
+            runs.iter().filter_map(|(conv, lines)| Some((*conv, lines.first()?.seq, lines.last()?.seq))),
+        );
         let mut hints = Vec::with_capacity(runs.len());
         for (conv, lines) in runs {
             hints.push(Hint { conv, lines: lines.clone() });
@@ -239,7 +242,12 @@ impl Worker {
         let answered = batch.extract(|send| known.contains_key(&(send.cell.conv, send.from, send.mid)));
         for send in answered {
             let entry = known[&(send.cell.conv, send.from, send.mid)];
-            let same = matches!(&entry.body, EntryBody::Message { text } if *text == send.text);
+            let same = match &entry.body {
+                EntryBody::Message { text } => *text == send.text,
+                // What it said is not known any more; that it was sent is.
+                EntryBody::Erased => true,
+                _ => false,
+            };
             let result = if same { Ok(entry.seq) } else { Err(ErrorCode::IdReused) };
             reply(&send.outbox, send.id, result, &mut wakes);
         }

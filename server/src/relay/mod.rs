@@ -78,6 +78,11 @@ pub trait Relay: Send + Sync + 'static {
     /// Whether it works, as far as is known.
     fn state(&self) -> RelayState;
 
+    /// What the other nodes know this one by, if there is such a name now.
+    fn incarnation(&self) -> Option<String> {
+        None
+    }
+
     /// Whether another node serves a user.
     fn elsewhere(&self, user: UserId) -> PresenceState;
 }

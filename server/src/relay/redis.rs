@@ -28,7 +28,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -49,7 +49,7 @@ use self::{
     news::News,
     subscriptions::Subscriptions,
     view::View,
-    wire::{NodeId, Origin},
+    wire::{Incarnation, NodeId, Origin},
 };
 use super::{EVENTS_MAX, Hint, Relay, RelayEvents, RelayState, channels::Channel};
 
@@ -86,6 +86,8 @@ struct Shared {
     news: News,
     /// Bytes of entries in the queue.
     queued_bytes: AtomicUsize,
+    /// The number of the incarnation that was written last; 0 before the first.
+    incarnation: AtomicU64,
 }
 
 /// Whom this node serves.
@@ -125,6 +127,7 @@ impl RedisRelay {
             read_soon: Notify::new(),
             news: News::default(),
             queued_bytes: AtomicUsize::new(0),
+            incarnation: AtomicU64::new(0),
         });
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let (queue, queued) = mpsc::channel(QUEUE_HINTS_MAX);
@@ -201,6 +204,11 @@ impl Relay for RedisRelay {
     fn state(&self) -> RelayState {
         // A peer that went silently is noticed by the next ping.
         if self.shared.subscriptions().is_up() { RelayState::Up } else { RelayState::Away }
+    }
+
+    fn incarnation(&self) -> Option<String> {
+        let (node, number) = (self.shared.origin.node, self.shared.incarnation.load(Ordering::Relaxed));
+        (number > 0).then(|| Incarnation { node, number }.to_string())
     }
 
     fn elsewhere(&self, user: UserId) -> PresenceState {

@@ -10,11 +10,12 @@ use protocol::{
 };
 
 use super::{
-    Change, Effect, GroupOutcome, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Store,
-    StoreError,
+    Change, Effect, GroupOutcome, NewEntry, NewGroup, NewUser, Outcome, Period, Reader, RegisterOutcome,
+    Store, StoreError, UsersFrom,
 };
 use crate::rights::{DirectRights, Rights};
 
+mod erasing;
 mod sequence;
 
 pub use self::sequence::{Operation, compare};
@@ -38,7 +39,9 @@ pub async fn suite(store: Arc<dyn Store>) -> Checked {
     friends(store).await?;
     groups(store).await?;
     delivered(store).await?;
-    sweep(store).await
+    sweep(store).await?;
+    erasing::erasing(store).await?;
+    operators(store).await
 }
 
 fn user(number: u64) -> UserId {
@@ -117,12 +120,13 @@ async fn passwords(store: &dyn Store) -> Checked {
     for token in [40, 41, 42] {
         assert!(store.add_token(&[token; 32], user(4), "hash of klein", 1000, 8).await?);
     }
-    let change = |seq, id, hash: &str| Change {
+    let change = |seq, id, hash: &str, keep| Change {
         entries: vec![NewEntry { body: EntryBody::PasswordChanged, ..message(notices, seq, 4, id, "") }],
-        effects: vec![Effect::SetPassword { user: user(4), hash: hash.into(), keep: [41; 32] }],
+        effects: vec![Effect::SetPassword { user: user(4), hash: hash.into(), keep }],
     };
-    assert_eq!(store.apply(&change(1, 90, "second")).await?, Outcome::Committed);
-    assert_eq!(store.apply(&change(1, 91, "third")).await?, Outcome::Conflict, "the position is taken");
+    let keep = Some([41; 32]);
+    assert_eq!(store.apply(&change(1, 90, "second", keep)).await?, Outcome::Committed);
+    assert_eq!(store.apply(&change(1, 91, "third", None)).await?, Outcome::Conflict, "the position is taken");
     let account = store.account(&Account::Number(user(4))).await?.expect("it was registered");
     assert_eq!(account.password_hash, "second");
     assert!(store.token(&[41; 32]).await?.is_some());
@@ -132,6 +136,9 @@ async fn passwords(store: &dyn Store) -> Checked {
     assert_eq!(store.entries(notices, Seq(0), 9, 99).await?[0].body, EntryBody::PasswordChanged);
     let snapshot = &store.snapshots(&[notices]).await?[0];
     assert_eq!((snapshot.head, &snapshot.rights), (Seq(1), &Rights::Notices));
+    assert_eq!(store.apply(&change(2, 91, "!second", None)).await?, Outcome::Committed);
+    assert_eq!(store.token(&[41; 32]).await?, None, "none is kept");
+    assert!(store.token(&[9; 32]).await?.is_some(), "another user's stay");
     Ok(())
 }
 
@@ -397,5 +404,44 @@ async fn sweep(store: &dyn Store) -> Checked {
     assert!(store.now().await? >= all.until, "the store's time goes on");
     let some = store.advanced(i64::MIN, 2).await?;
     assert!(some.heads.len() == 2 && some.truncated);
+    Ok(())
+}
+
+/// What only operators ask for. The accounts and logs are those of the parts before.
+async fn operators(store: &dyn Store) -> Checked {
+    let from = async |from: UsersFrom, limit| -> Result<Vec<(u64, String)>, StoreError> {
+        let rows = store.users(&from, limit).await?;
+        Ok(rows.into_iter().map(|row| (row.user.number(), row.name)).collect())
+    };
+    let named = |names: &[(u64, &str)]| -> Vec<_> {
+        names.iter().map(|(number, name)| (*number, (*name).to_owned())).collect()
+    };
+    assert_eq!(from(UsersFrom::Number(2), 2).await?, named(&[(2, "kir"), (3, "silica")]));
+    assert_eq!(from(UsersFrom::Number(5), 2).await?, []);
+    let by_name = named(&[(2, "kir"), (1, "Kirito"), (4, "klein")]);
+    assert_eq!(from(UsersFrom::Name("ki".into()), 3).await?, by_name);
+    assert_eq!(from(UsersFrom::Name("kirito".into()), 9).await?.len(), 3, "that name and those after it");
+    let rows = store.users(&UsersFrom::Number(3), 9).await?;
+    assert_eq!(
+        rows.iter().map(|row| (row.created_at, row.banned)).collect::<Vec<_>>(),
+        [(1, false), (1, true)]
+    );
+
+    let group = store.created_with(user(1), mid(60)).await?.expect("it was made").group;
+    let readers = async |conv, seq| -> Result<Option<Vec<(u64, u64)>>, StoreError> {
+        let Some(trace) = store.trace(conv, Seq(seq)).await? else { return Ok(None) };
+        assert!(trace.committed_at <= store.now().await?, "it was committed");
+        Ok(Some(trace.readers.iter().map(|row| (row.user.number(), row.delivered.0)).collect()))
+    };
+    let conv = ConversationId::group(group);
+    assert_eq!(readers(conv, 1).await?, Some(vec![(1, 0)]));
+    assert_eq!(readers(conv, 2).await?, Some(vec![(1, 0), (2, 4)]), "in a period that has ended");
+    assert_eq!(readers(conv, 6).await?, Some(vec![(1, 0), (2, 4), (3, 0)]), "up to the last entry");
+    assert_eq!(readers(conv, 7).await?, None);
+    assert_eq!(readers(direct(1, 4), 3).await?, Some(vec![(1, 0), (4, 0)]));
+    assert_eq!(readers(ConversationId::notices(user(4)), 1).await?, Some(vec![(4, 0)]));
+    let trace = store.trace(conv, Seq(1)).await?.expect("it is there");
+    let kirito = Reader { user: user(1), name: "Kirito".into(), delivered: Seq(0) };
+    assert_eq!(trace.readers, [kirito]);
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! Nothing is durable. Its own time is a count of its commits, or that of a clock, asked once a call.
 
+mod erase;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,14 +11,15 @@ use std::{
 
 use async_trait::async_trait;
 use protocol::{
-    ClientMsgId, Clock, Conversation, ConversationId, Entry, GroupId, Seq, UnixMillis, UserId,
+    ClientMsgId, Clock, Conversation, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo, Role},
 };
 
 use super::{
-    AccountRecord, Advanced, Change, Counts, Effect, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
-    NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    TokenHash, TokenRecord, record::affects_rights, renumber, within_bytes,
+    AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
+    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, Reader, RegisterOutcome, Resolved,
+    Result, Snapshot, Store, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, is_locked,
+    record::affects_rights, renumber, within_bytes,
 };
 use crate::rights::{DirectRights, GroupRights, Rights};
 
@@ -46,12 +49,15 @@ struct State {
     /// Every entry by the time of its commit.
     committed: BTreeSet<(UnixMillis, ConversationId, Seq)>,
     commits: UnixMillis,
+    /// The furthest that messages were expired to.
+    expired: Option<Mark>,
 }
 
 #[derive(Debug)]
 struct NewUserRow {
     name: String,
     password_hash: String,
+    created_at: UnixMillis,
 }
 
 #[derive(Debug)]
@@ -194,11 +200,14 @@ impl State {
                     self.end_membership(group, user, until);
                 }
             }
+            Effect::EraseAccount { user, name, name_key, hash } => {
+                self.erase_account(user, &name, name_key, hash);
+            }
             Effect::SetPassword { user, hash, keep } => {
                 if let Some(row) = self.users.get_mut(&user) {
                     row.password_hash = hash;
                 }
-                self.tokens.retain(|token, row| row.user != user || *token == keep);
+                self.tokens.retain(|token, row| row.user != user || Some(*token) == keep);
             }
         }
     }
@@ -276,7 +285,8 @@ impl Store for MemoryStore {
             return Ok(RegisterOutcome::Conflict);
         }
         let user = UserId::new(state.users.len() as u64 + 1).expect("memory ends before account numbers do");
-        let row = NewUserRow { name: new.name.clone(), password_hash: new.password_hash.clone() };
+        let (name, password_hash) = (new.name.clone(), new.password_hash.clone());
+        let row = NewUserRow { name, password_hash, created_at: new.at };
         state.users.insert(user, row);
         state.names.insert(new.name_key.clone(), user);
         state.registrations.insert(new.mid, user);
@@ -564,6 +574,80 @@ impl Store for MemoryStore {
             friends: own.filter(|(_, row)| row.friend || row.blocked).count() as u64,
             groups: state.members.values().filter(|members| members.contains_key(&user)).count() as u64,
         })
+    }
+
+    async fn expired(&self) -> Result<Option<Mark>> {
+        Ok(self.state().expired)
+    }
+
+    async fn expire(&self, after: Option<Mark>, before: UnixMillis, limit: usize) -> Result<Expired> {
+        Ok(self.state().expire(after, before, limit))
+    }
+
+    async fn erase(
+        &self,
+        conv: ConversationId,
+        user: UserId,
+        from: ClientMsgId,
+        limit: usize,
+    ) -> Result<Erased> {
+        Ok(self.state().erase(conv, user, from, limit))
+    }
+
+    async fn rename_in(&self, conv: ConversationId, seq: Seq, body: &EntryBody) -> Result<()> {
+        self.state().rename_in(conv, seq, body);
+        Ok(())
+    }
+
+    async fn conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>> {
+        let mut convs: Vec<_> = self.state().all_periods(user).iter().map(|period| period.conv).collect();
+        convs.dedup();
+        convs.retain(|conv| after.is_none_or(|after| *conv > after));
+        convs.truncate(limit);
+        Ok(convs)
+    }
+
+    async fn users(&self, from: &UsersFrom, limit: usize) -> Result<Vec<UserRow>> {
+        let state = self.state();
+        let line = |user: UserId| {
+            let row = &state.users[&user];
+            let banned = is_locked(&row.password_hash);
+            UserRow { user, name: row.name.clone(), created_at: row.created_at, banned }
+        };
+        Ok(match from {
+            UsersFrom::Number(from) => {
+                let users = state.users.keys().filter(|user| user.number() >= *from);
+                users.take(limit).map(|user| line(*user)).collect()
+            }
+            UsersFrom::Name(from) => {
+                state.names.range(from.clone()..).take(limit).map(|(_, user)| line(*user)).collect()
+            }
+        })
+    }
+
+    async fn trace(&self, conv: ConversationId, seq: Seq) -> Result<Option<Trace>> {
+        let state = self.state();
+        let Some((committed_at, ..)) = state.committed.iter().find(|entry| (entry.1, entry.2) == (conv, seq))
+        else {
+            return Ok(None);
+        };
+        let reads = |user: &UserId| {
+            conv == ConversationId::notices(*user)
+                || state.all_periods(*user).iter().any(|period| {
+                    period.conv == conv && period.from <= seq && period.until.is_none_or(|until| until >= seq)
+                })
+        };
+        let readers = state.users.keys().filter(|user| reads(user)).map(|user| Reader {
+            user: *user,
+            name: state.user_name(*user),
+            delivered: state.delivered(*user, conv),
+        });
+        Ok(Some(Trace { committed_at: *committed_at, readers: readers.collect() }))
     }
 
     async fn close(&self) {}

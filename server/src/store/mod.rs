@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use protocol::{
-    ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
+    ClientMsgId, Conversation, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo, Role},
 };
 use serde::{Deserialize, Serialize};
@@ -128,14 +128,25 @@ pub enum Effect {
         /// The log's last entry.
         until: Seq,
     },
-    /// The user has another password, and of the user's tokens only one stays.
+    /// The account has another name and a password that nobody knows, and none of its tokens.
+    EraseAccount {
+        /// Which.
+        user: UserId,
+        /// Its name from now on.
+        name: String,
+        /// What names are compared by.
+        name_key: String,
+        /// The password's hash, in the PHC string format.
+        hash: String,
+    },
+    /// The user's password has another hash, and of the user's tokens at most one stays.
     SetPassword {
         /// Whose.
         user: UserId,
-        /// The password's hash, in the PHC string format.
+        /// As it is stored ([`AccountRecord::password_hash`]).
         hash: String,
-        /// The token that stays.
-        keep: TokenHash,
+        /// The token that stays, if one does.
+        keep: Option<TokenHash>,
     },
 }
 
@@ -264,8 +275,34 @@ pub struct AccountRecord {
     pub user: UserId,
     /// Its name.
     pub name: String,
-    /// Its password's hash.
+    /// Its password's hash, in the PHC string format; behind a [lock](locked) while the account is banned.
     pub password_hash: String,
+}
+
+impl AccountRecord {
+    /// What a password is compared with, banned or not.
+    pub fn hash(&self) -> &str {
+        self.password_hash.strip_prefix(LOCK).unwrap_or(&self.password_hash)
+    }
+
+    /// Whether the operators have banned the account.
+    pub fn is_banned(&self) -> bool {
+        is_locked(&self.password_hash)
+    }
+}
+
+/// What stands before the hash of an account that is banned, as Unix locks accounts: no hash begins so. The hash stays, for the day when
+/// the ban is lifted.
+const LOCK: char = '!';
+
+/// A hash as it is stored while its account is banned.
+pub fn locked(hash: &str) -> String {
+    format!("{LOCK}{hash}")
+}
+
+/// Whether a stored hash is that of a banned account.
+pub fn is_locked(stored: &str) -> bool {
+    stored.starts_with(LOCK)
 }
 
 /// The SHA-256 hash of a session's token: the token itself is not stored.
@@ -324,6 +361,77 @@ pub struct Advanced {
     pub heads: Vec<(ConversationId, Seq)>,
     /// Whether there were more than asked for.
     pub truncated: bool,
+}
+
+/// A place among all entries in the order of their commits: the store's own time, then conversation and seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mark {
+    /// The time of its commit.
+    pub at: UnixMillis,
+    /// Its log.
+    pub conv: ConversationId,
+    /// Its position there.
+    pub seq: Seq,
+}
+
+/// What [`Store::expire`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    /// Messages that were erased.
+    pub erased: u64,
+    /// The last entry looked at, if there may be more to look at.
+    pub reached: Option<Mark>,
+}
+
+/// What [`Store::erase`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// Messages that were erased.
+    pub erased: u64,
+    /// The message id to go on from, if there may be more.
+    pub next: Option<ClientMsgId>,
+}
+
+/// Where a list of accounts begins, and its order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UsersFrom {
+    /// By number, from this one on.
+    Number(u64),
+    /// By what names are compared by, from this one on.
+    Name(String),
+}
+
+/// A line of the list of accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRow {
+    /// Its number.
+    pub user: UserId,
+    /// Its name.
+    pub name: String,
+    /// When it was made: the time of a node.
+    pub created_at: UnixMillis,
+    /// Whether it is banned.
+    pub banned: bool,
+}
+
+/// What there is to know of an entry beside what it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The store's own time of its commit.
+    pub committed_at: UnixMillis,
+    /// Who may read it, by number.
+    pub readers: Vec<Reader>,
+}
+
+/// A user who may read an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    /// The user.
+    pub user: UserId,
+    /// The user's name.
+    pub name: String,
+    /// The user's delivered cursor in the log.
+    pub delivered: Seq,
 }
 
 /// The seam to the database. Calls may run at the same time; each is atomic.
@@ -435,6 +543,41 @@ pub trait Store: Send + Sync + 'static {
     /// How many conversations a user has.
     async fn counts(&self, user: UserId) -> Result<Counts>;
 
+    // --- Erasing: an entry keeps its place, its author, its message id and its times ---
+
+    /// The last entry that any [`expire`](Self::expire) looked at; `None` before the first.
+    async fn expired(&self) -> Result<Option<Mark>>;
+    /// Erases the messages among entries that were committed before a time, in the store's own: looks at `limit` of them at most, in the
+    /// order of their commits from the first one after `after`. Rights entries and notices stay as they are.
+    ///
+    /// Such a time has to be so long ago that nothing can become visible any more that was committed before it.
+    async fn expire(&self, after: Option<Mark>, before: UnixMillis, limit: usize) -> Result<Expired>;
+    /// Erases a user's messages in one log: of the user's entries there, looks at `limit` at most, by message id from `from` on.
+    async fn erase(
+        &self,
+        conv: ConversationId,
+        user: UserId,
+        from: ClientMsgId,
+        limit: usize,
+    ) -> Result<Erased>;
+    /// Writes another name into what an entry says, whose kind stays: the title of `opened`, the name of who was `removed`. Without effect on an
+    /// entry of another kind.
+    async fn rename_in(&self, conv: ConversationId, seq: Seq, body: &EntryBody) -> Result<()>;
+    /// The direct conversations and groups that the user is or ever was a member of: at most `limit` above `after`, which is one of them, ordered.
+    async fn conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>>;
+
+    // --- For operators: rare, and not on any user's way ---
+
+    /// Accounts, in order; at most `limit`.
+    async fn users(&self, from: &UsersFrom, limit: usize) -> Result<Vec<UserRow>>;
+    /// When an entry was committed, and who may read it; `None` if there is no such entry.
+    async fn trace(&self, conv: ConversationId, seq: Seq) -> Result<Option<Trace>>;
+
     /// Ends what the store has open. Nothing may be called after.
     async fn close(&self);
 }
@@ -443,6 +586,20 @@ pub trait Store: Send + Sync + 'static {
 fn renumber(entries: &[NewEntry], head: Seq) -> Vec<NewEntry> {
     let numbered = entries.iter().zip(head.0 + 1..);
     numbered.map(|(entry, seq)| NewEntry { seq: Seq(seq), ..entry.clone() }).collect()
+}
+
+/// Where to go on after a message id.
+fn following(mid: ClientMsgId) -> Option<ClientMsgId> {
+    u128::from_be_bytes(mid.0).checked_add(1).map(|next| ClientMsgId(next.to_be_bytes()))
+}
+
+/// Of a user's conversations above `after`, in their order: above which group, and above which other user.
+fn after_parts(user: UserId, after: Option<ConversationId>) -> (u64, u64) {
+    match after.map(|after| (after, after.parse())) {
+        None | Some((_, Conversation::Notices(_))) => (0, 0),
+        Some((_, Conversation::Group(group))) => (group.number(), 0),
+        Some((direct, _)) => (GroupId::MAX, direct.peer_of(user).map_or(0, UserId::number)),
+    }
 }
 
 /// The longest prefix of `entries` whose texts stay within `bytes_max`, but at least one entry.

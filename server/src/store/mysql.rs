@@ -4,6 +4,7 @@
 //! `innodb_flush_log_at_trx_commit = 1`. Every call goes to that primary, in a bounded number of round trips and in bounded time.
 
 mod connections;
+mod erase;
 mod open;
 mod plans;
 mod statements;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use protocol::{
-    ClientMsgId, Conversation, ConversationId, Entry, GroupId, Seq, UnixMillis, UserId,
+    ClientMsgId, Conversation, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo, Role},
 };
 use sqlx::query_as;
@@ -27,9 +28,9 @@ pub use self::{
     plans::Plan,
 };
 use super::{
-    AccountRecord, Advanced, Change, Counts, Effect, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
-    NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    StoreError, TokenHash, TokenRecord,
+    AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
+    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
+    Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom,
     row::{self, EntryRow, PeriodRow, conv_keys, entry, id, json, json_keys, period, role},
     within_bytes,
 };
@@ -432,6 +433,71 @@ impl Store for MySqlStore {
             friends: u64::try_from(friends).unwrap_or_default(),
             groups: u64::try_from(groups).unwrap_or_default(),
         })
+    }
+
+    async fn expired(&self) -> Result<Option<Mark>> {
+        let row: Option<(i64, i64, i64)> = self.shared.optional(query_as(statements::EXPIRED)).await?;
+        row.map(row::mark).transpose()
+    }
+
+    async fn expire(&self, after: Option<Mark>, before: UnixMillis, limit: usize) -> Result<Expired> {
+        self.expire_some(after, before, limit).await
+    }
+
+    async fn erase(
+        &self,
+        conv: ConversationId,
+        user: UserId,
+        from: ClientMsgId,
+        limit: usize,
+    ) -> Result<Erased> {
+        self.erase_some(conv, user, from, limit).await
+    }
+
+    async fn rename_in(&self, conv: ConversationId, seq: Seq, body: &EntryBody) -> Result<()> {
+        self.write_name_in(conv, seq, body).await
+    }
+
+    async fn conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>> {
+        self.conversations_above(user, after, limit).await
+    }
+
+    async fn users(&self, from: &UsersFrom, limit: usize) -> Result<Vec<UserRow>> {
+        let query = match from {
+            UsersFrom::Number(from) => query_as(statements::USERS_BY_NUMBER).bind(id(*from)),
+            UsersFrom::Name(from) => query_as(statements::USERS_BY_NAME).bind(from),
+        };
+        let rows: Vec<_> = self.shared.all(query.bind(id(limit as u64))).await?;
+        rows.into_iter().map(row::user_row).collect()
+    }
+
+    async fn trace(&self, conv: ConversationId, seq: Seq) -> Result<Option<Trace>> {
+        let at = id(seq.0);
+        let query = query_as(statements::COMMITTED_AT).bind(conv.key()).bind(at);
+        let Some((committed_at,)): Option<(i64,)> = self.shared.optional(query).await? else {
+            return Ok(None);
+        };
+        let query = match conv.parse() {
+            Conversation::Direct(low, high) => {
+                let pairs = [(low.number(), high.number()), (high.number(), low.number())];
+                query_as(statements::READERS_OF_DIRECT).bind(json(&pairs)).bind(conv.key()).bind(at)
+            }
+            Conversation::Group(group) => query_as(statements::READERS_OF_GROUP)
+                .bind(conv.key())
+                .bind(id(group.number()))
+                .bind(at)
+                .bind(at),
+            Conversation::Notices(owner) => {
+                query_as(statements::READER_OF_NOTICES).bind(conv.key()).bind(id(owner.number()))
+            }
+        };
+        let rows: Vec<(i64, String, i64)> = self.shared.all(query).await?;
+        Ok(Some(Trace { committed_at, readers: row::readers(rows)? }))
     }
 
     async fn close(&self) {

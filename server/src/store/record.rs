@@ -8,8 +8,11 @@ use super::StoreError;
 /// Kinds below this number do not affect rights; those from it on do (SPEC.md, section 11).
 pub const FIRST_RIGHTS_KIND: u8 = 128;
 
-const MESSAGE: u8 = 1;
+/// A message's number.
+pub(super) const MESSAGE: u8 = 1;
 const OPENED: u8 = 2;
+/// An erased message's number.
+pub(super) const ERASED: u8 = 3;
 const CREATED: u8 = 128;
 const JOINED: u8 = 129;
 const LEFT: u8 = 130;
@@ -20,6 +23,7 @@ const UNFRIENDED: u8 = 145;
 const BLOCKED: u8 = 146;
 const UNBLOCKED: u8 = 147;
 const PASSWORD_CHANGED: u8 = 160;
+const SESSIONS_ENDED: u8 = 161;
 
 #[derive(Serialize, Deserialize)]
 struct Removed {
@@ -41,6 +45,7 @@ pub fn encode(body: &EntryBody) -> (u8, std::borrow::Cow<'_, str>) {
     }
     match body {
         EntryBody::Message { text } => (MESSAGE, text.into()),
+        EntryBody::Erased => (ERASED, "".into()),
         EntryBody::Opened { opened, after, title } => {
             (OPENED, json(&Opened { opened: *opened, after: *after, title: title.clone() }).into())
         }
@@ -56,6 +61,7 @@ pub fn encode(body: &EntryBody) -> (u8, std::borrow::Cow<'_, str>) {
         EntryBody::Blocked => (BLOCKED, "".into()),
         EntryBody::Unblocked => (UNBLOCKED, "".into()),
         EntryBody::PasswordChanged => (PASSWORD_CHANGED, "".into()),
+        EntryBody::SessionsEnded => (SESSIONS_ENDED, "".into()),
         // A node writes only kinds that it knows.
         EntryBody::Other { .. } => unreachable!("an unknown kind is never written"),
     }
@@ -70,6 +76,7 @@ pub fn decode(kind: u8, text: String) -> Result<EntryBody, StoreError> {
     let corrupt = |e: serde_json::Error| StoreError::Corrupt(format!("an entry of kind {kind}: {e}"));
     Ok(match kind {
         MESSAGE => EntryBody::Message { text },
+        ERASED => EntryBody::Erased,
         OPENED => {
             let Opened { opened, after, title } = serde_json::from_str(&text).map_err(corrupt)?;
             EntryBody::Opened { opened, after, title }
@@ -87,7 +94,8 @@ pub fn decode(kind: u8, text: String) -> Result<EntryBody, StoreError> {
         BLOCKED => EntryBody::Blocked,
         UNBLOCKED => EntryBody::Unblocked,
         PASSWORD_CHANGED => EntryBody::PasswordChanged,
-        3..FIRST_RIGHTS_KIND => EntryBody::Other { kind: format!("kind{kind}") },
+        SESSIONS_ENDED => EntryBody::SessionsEnded,
+        4..FIRST_RIGHTS_KIND => EntryBody::Other { kind: format!("kind{kind}") },
         _ => {
             return Err(StoreError::Corrupt(format!(
                 "an entry of unknown kind {kind}, which affects rights"
@@ -98,7 +106,10 @@ pub fn decode(kind: u8, text: String) -> Result<EntryBody, StoreError> {
 
 /// Whether an entry changes who may read or write its conversation.
 pub fn affects_rights(body: &EntryBody) -> bool {
-    !matches!(body, EntryBody::Message { .. } | EntryBody::Opened { .. } | EntryBody::Other { .. })
+    !matches!(
+        body,
+        EntryBody::Message { .. } | EntryBody::Erased | EntryBody::Opened { .. } | EntryBody::Other { .. }
+    )
 }
 
 #[cfg(test)]
@@ -110,6 +121,7 @@ mod tests {
         let user = UserId::new(7).unwrap();
         let bodies = [
             EntryBody::Message { text: "a\0b".into() },
+            EntryBody::Erased,
             EntryBody::Opened { opened: "g1".parse().unwrap(), after: Seq(3), title: "t".into() },
             EntryBody::Created { title: "t".into() },
             EntryBody::Joined,
@@ -121,6 +133,7 @@ mod tests {
             EntryBody::Blocked,
             EntryBody::Unblocked,
             EntryBody::PasswordChanged,
+            EntryBody::SessionsEnded,
         ];
         for body in bodies {
             let (kind, text) = encode(&body);

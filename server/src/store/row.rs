@@ -3,7 +3,7 @@
 use protocol::{ClientMsgId, ConversationId, Entry, GroupId, Seq, UserId, message::Role};
 use serde::Serialize;
 
-use super::{AccountRecord, MidKey, Period, Result, StoreError, record};
+use super::{AccountRecord, Mark, MidKey, Period, Reader, Result, StoreError, UserRow, is_locked, record};
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -60,16 +60,57 @@ pub(super) fn account((id, name, password_hash): (i64, String, String)) -> Resul
     Ok(AccountRecord { user: user(id)?, name, password_hash })
 }
 
+pub(super) fn mid(bytes: Vec<u8>) -> Result<ClientMsgId> {
+    let mid = bytes.try_into().map_err(|_| StoreError::Corrupt("a message id has not 16 bytes".into()))?;
+    Ok(ClientMsgId(mid))
+}
+
+/// The time of a commit, a conversation and a seq.
+pub(super) fn mark((at, key, at_seq): (i64, i64, i64)) -> Result<Mark> {
+    Ok(Mark { at, conv: conv(key)?, seq: seq(at_seq)? })
+}
+
+/// A user's conversations from rows of groups or else other users, in any order: the first `limit`.
+pub(super) fn conversations(
+    owner: UserId,
+    rows: Vec<(i64, i64)>,
+    limit: usize,
+) -> Result<Vec<ConversationId>> {
+    let conv = |(in_group, peer)| match in_group {
+        0 => ConversationId::direct(owner, user(peer)?).ok_or_else(|| corrupt("another user", peer)),
+        in_group => Ok(ConversationId::group(group(in_group)?)),
+    };
+    let mut convs = rows.into_iter().map(conv).collect::<Result<Vec<_>>>()?;
+    convs.sort();
+    convs.truncate(limit);
+    Ok(convs)
+}
+
+/// A line of the list of accounts: number, name, hash, time.
+pub(super) fn user_row((number, name, hash, created_at): (i64, String, String, i64)) -> Result<UserRow> {
+    Ok(UserRow { user: user(number)?, name, created_at, banned: is_locked(&hash) })
+}
+
+/// The readers of an entry, by number: number, name, delivered cursor.
+pub(super) fn readers(rows: Vec<(i64, String, i64)>) -> Result<Vec<Reader>> {
+    let rows = rows.into_iter();
+    let readers = rows.map(|(number, name, delivered)| {
+        Ok(Reader { user: user(number)?, name, delivered: seq(delivered)? })
+    });
+    let mut readers = readers.collect::<Result<Vec<_>>>()?;
+    readers.sort_by_key(|reader| reader.user);
+    Ok(readers)
+}
+
 pub(super) fn entry((key, at_seq, at, from, name, mid, kind, body): EntryRow) -> Result<Entry> {
     let kind = u8::try_from(kind).map_err(|_| corrupt("a kind", kind))?;
-    let mid = mid.try_into().map_err(|_| StoreError::Corrupt("a message id has not 16 bytes".into()))?;
     Ok(Entry {
         conv: conv(key)?,
         seq: seq(at_seq)?,
         at,
         from: user(from)?,
         name,
-        mid: ClientMsgId(mid),
+        mid: self::mid(mid)?,
         body: record::decode(kind, body)?,
     })
 }

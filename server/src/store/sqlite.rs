@@ -3,6 +3,7 @@
 //! One connection writes, some read (write-ahead log). `synchronous=FULL`: what was acknowledged survives a loss of power on a disk that
 //! honours flushes. A lock file beside the database keeps a second node out.
 
+mod erase;
 mod sql;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use protocol::{
-    ClientMsgId, ConversationId, Entry, GroupId, Seq, UnixMillis, UserId,
+    ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo, Role},
 };
 use sqlx::{
@@ -24,9 +25,9 @@ use sqlx::{
 use thiserror::Error;
 
 use super::{
-    AccountRecord, Advanced, Change, Counts, Effect, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
-    NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    StoreError, TokenHash, TokenRecord, record, renumber,
+    AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
+    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
+    Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, record, renumber,
     row::{self, conv_keys, entry, id, json_keys, period, role},
     within_bytes,
 };
@@ -105,6 +106,8 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // What was erased is overwritten in the file as well.
+            .pragma("secure_delete", "on")
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(STATEMENTS);
         let database = |error| OpenError::Database { path: path.into(), error };
@@ -608,6 +611,53 @@ impl Store for SqliteStore {
             friends: u64::try_from(friends).unwrap_or_default(),
             groups: u64::try_from(groups).unwrap_or_default(),
         })
+    }
+
+    async fn expired(&self) -> Result<Option<Mark>> {
+        let row: Option<(i64, i64, i64)> =
+            sqlx::query_as(erase::EXPIRED).fetch_optional(&self.readers).await?;
+        row.map(row::mark).transpose()
+    }
+
+    async fn expire(&self, after: Option<Mark>, before: UnixMillis, limit: usize) -> Result<Expired> {
+        self.expire_some(after, before, limit).await
+    }
+
+    async fn erase(
+        &self,
+        conv: ConversationId,
+        user: UserId,
+        from: ClientMsgId,
+        limit: usize,
+    ) -> Result<Erased> {
+        self.erase_some(conv, user, from, limit).await
+    }
+
+    async fn rename_in(&self, conv: ConversationId, seq: Seq, body: &EntryBody) -> Result<()> {
+        self.write_name_in(conv, seq, body).await
+    }
+
+    async fn conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>> {
+        self.conversations_above(user, after, limit).await
+    }
+
+    async fn users(&self, from: &UsersFrom, limit: usize) -> Result<Vec<UserRow>> {
+        let query = match from {
+            UsersFrom::Number(from) => sqlx::query_as(sql::USERS_BY_NUMBER).bind(id(*from)),
+            UsersFrom::Name(from) => sqlx::query_as(sql::USERS_BY_NAME).bind(from),
+        };
+        let rows: Vec<_> = query.bind(id(limit as u64)).fetch_all(&self.readers).await?;
+        rows.into_iter().map(row::user_row).collect()
+    }
+
+    async fn trace(&self, conv: ConversationId, seq: Seq) -> Result<Option<Trace>> {
+        let mut tx = self.readers.begin().await?;
+        sql::trace(&mut tx, conv, seq).await
     }
 
     async fn close(&self) {

@@ -9,7 +9,7 @@ use std::{
 use protocol::{Tcp, clock::SystemEntropy};
 use serde_json::{Value, json};
 use server::{
-    admin::{Readiness, serve},
+    admin::{AdminConfig, Readiness, serve},
     relay::{
         Relay,
         local::Hub,
@@ -53,7 +53,13 @@ async fn node_with_admin() -> (TestNode, String) {
     let address = listener.local_addr().unwrap().to_string();
     let (relay, _) = Arc::new(Hub::default()).join();
     let inner = Arc::clone(node.running.node());
-    TaskTracker::new().spawn(serve(listener, inner, Arc::new(relay), CancellationToken::new()));
+    TaskTracker::new().spawn(serve(
+        listener,
+        inner,
+        Arc::new(relay),
+        AdminConfig::default(),
+        CancellationToken::new(),
+    ));
     (node, address)
 }
 

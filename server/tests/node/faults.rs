@@ -15,9 +15,9 @@ use protocol::{
 };
 use serde_json::json;
 use server::store::{
-    AccountRecord, Advanced, Change, Counts, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
-    NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    StoreError, TokenHash, TokenRecord, memory::MemoryStore,
+    AccountRecord, Advanced, Change, Counts, Erased, Expired, FriendRow, GroupOutcome, KnownGroup, Mark,
+    MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
+    Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, memory::MemoryStore,
 };
 
 use tokio::sync::Notify;
@@ -220,6 +220,45 @@ impl Store for Faulty {
     async fn counts(&self, user: UserId) -> Result<Counts> {
         self.check()?;
         self.inner.counts(user).await
+    }
+    async fn expired(&self) -> Result<Option<Mark>> {
+        self.check()?;
+        self.inner.expired().await
+    }
+    async fn expire(&self, after: Option<Mark>, before: UnixMillis, limit: usize) -> Result<Expired> {
+        self.check()?;
+        self.inner.expire(after, before, limit).await
+    }
+    async fn erase(
+        &self,
+        conv: ConversationId,
+        user: UserId,
+        from: ClientMsgId,
+        limit: usize,
+    ) -> Result<Erased> {
+        self.check()?;
+        self.inner.erase(conv, user, from, limit).await
+    }
+    async fn rename_in(&self, conv: ConversationId, seq: Seq, body: &EntryBody) -> Result<()> {
+        self.check()?;
+        self.inner.rename_in(conv, seq, body).await
+    }
+    async fn conversations(
+        &self,
+        user: UserId,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Result<Vec<ConversationId>> {
+        self.check()?;
+        self.inner.conversations(user, after, limit).await
+    }
+    async fn users(&self, from: &UsersFrom, limit: usize) -> Result<Vec<UserRow>> {
+        self.check()?;
+        self.inner.users(from, limit).await
+    }
+    async fn trace(&self, conv: ConversationId, seq: Seq) -> Result<Option<Trace>> {
+        self.check()?;
+        self.inner.trace(conv, seq).await
     }
     async fn close(&self) {}
 }

@@ -5,10 +5,12 @@
 mod admin;
 mod authorisation;
 mod cluster;
+mod ctl;
 mod defects;
 mod delivery;
 mod docker;
 mod e2e;
+mod erasing;
 mod faults;
 mod harness;
 mod hostile;

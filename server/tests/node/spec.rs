@@ -124,8 +124,9 @@ fn every_error_code_is_in_the_table() {
 fn every_code_and_operation_has_an_example() {
     let examples: String =
         blocks("chat").into_iter().flat_map(|(_, lines)| lines).collect::<Vec<_>>().join("\n");
-    // What takes a fault or a flood is shown elsewhere.
+    // What takes a fault, a flood or an operator is shown elsewhere.
     let elsewhere = [
+        "banned",
         "frame_too_long",
         "limit_reached",
         "overloaded",

@@ -64,6 +64,9 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         1 => (any::<u8>(), any::<u8>(), id.clone()).prop_map(|(a, group, id)| Operation::DeleteGroup { a, group, id }),
         2 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(a, token, password)| Operation::AddToken { a, token, password }),
         1 => (any::<u8>(), id, any::<u8>()).prop_map(|(a, id, keep)| Operation::SetPassword { a, id, keep }),
+        2 => (any::<u8>(), any::<u8>(), 0u8..40, any::<u8>()).prop_map(|(a, conv, id, limit)| Operation::Erase { a, conv, id, limit }),
+        1 => (any::<u8>(), 0u8..6).prop_map(|(a, id)| Operation::EraseAccount { a, id }),
+        1 => Just(Operation::Expire),
         2 => (any::<u8>(), any::<u8>(), 0u8..10).prop_map(|(a, conv, seq)| Operation::Deliver { a, conv, seq }),
         3 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(conv, seq, limit, bytes)| Operation::Page { conv, seq, limit, bytes }),
     ]

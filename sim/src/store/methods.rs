@@ -5,14 +5,14 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use async_trait::async_trait;
 use protocol::{
-    ClientMsgId, ConversationId, Entry, GroupId, Net, Seq, UnixMillis, UserId,
+    ClientMsgId, ConversationId, Entry, EntryBody, GroupId, Net, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo},
 };
 use serde::{Deserialize, Serialize};
 use server::store::{
-    AccountRecord, Advanced, Change, Counts, FriendRow, GroupOutcome, KnownGroup, MemberRow, MidKey,
-    NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result, Snapshot, Store,
-    StoreError, TokenHash, TokenRecord,
+    AccountRecord, Advanced, Change, Counts, Erased, Expired, FriendRow, GroupOutcome, KnownGroup, Mark,
+    MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
+    Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom,
 };
 
 use super::client::RemoteStore;
@@ -125,4 +125,11 @@ methods! {
     Read groups(user: [] UserId, after: [] u64, limit: [] usize) -> Vec<GroupInfo>;
     Read members(group: [] GroupId, reader: [] UserId, after: [] u64, limit: [] usize) -> Option<Vec<MemberRow>>;
     Read counts(user: [] UserId) -> Counts;
+    Read expired() -> Option<Mark>;
+    Insist expire(after: [] Option<Mark>, before: [] UnixMillis, limit: [] usize) -> Expired, or in_the_way();
+    Insist erase(conv: [] ConversationId, user: [] UserId, from: [] ClientMsgId, limit: [] usize) -> Erased, or in_the_way();
+    Insist rename_in(conv: [] ConversationId, seq: [] Seq, body: [&] EntryBody) -> (), or in_the_way();
+    Read conversations(user: [] UserId, after: [] Option<ConversationId>, limit: [] usize) -> Vec<ConversationId>;
+    Read users(from: [&] UsersFrom, limit: [] usize) -> Vec<UserRow>;
+    Read trace(conv: [] ConversationId, seq: [] Seq) -> Option<Trace>;
 }

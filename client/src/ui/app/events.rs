@@ -97,7 +97,7 @@ impl App {
     fn tell_entry(&mut self, entry: &Entry) {
         // That a conversation opened has the key of the command that caused it, too.
         let notice = matches!(entry.conv.parse(), Conversation::Notices(_))
-            && entry.body != EntryBody::PasswordChanged;
+            && !matches!(entry.body, EntryBody::PasswordChanged | EntryBody::SessionsEnded);
         let own = !notice && self.typed.remove(&entry.mid);
         let Some(roster) = &mut self.roster else { return };
         roster.note(entry);

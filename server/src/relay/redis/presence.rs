@@ -4,7 +4,7 @@
 //! was lost (frozen for too long, Redis emptied) or overwritten (by a command of an earlier link that arrived late), and
 //! whoever reads compares one number to know whether to read the users.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use protocol::UserId;
 use redis::{Pipeline, RedisError, RedisResult, aio::MultiplexedConnection};
@@ -148,6 +148,7 @@ impl Lease {
         self.prolong(shared, &mut pipe);
         self.announce(shared, &mut pipe, &Change::Rewritten);
         let _: (Option<u64>,) = pipe.query_async(connection).await?;
+        shared.incarnation.store(self.incarnation.number, Ordering::Relaxed);
         debug!(incarnation = %who, users = users.len(), "presence written");
         Ok(())
     }

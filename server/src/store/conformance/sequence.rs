@@ -9,7 +9,7 @@ use protocol::{
 
 use crate::rights::Rights;
 
-use super::super::{Change, Effect, NewEntry, NewGroup, NewUser, Result, Store};
+use super::super::{Change, Effect, NewEntry, NewGroup, NewUser, Result, Store, UsersFrom};
 
 /// One step of a sequence. Numbers are small, so that steps meet; a position is given relative to the head, so that most fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,9 +87,29 @@ pub enum Operation {
         a: u8,
         /// The message id, and the password.
         id: u8,
-        /// The token that stays.
+        /// The token that stays; from 192 on, none does.
         keep: u8,
     },
+    /// Erase a user's messages in a log.
+    Erase {
+        /// Whose.
+        a: u8,
+        /// In which conversation.
+        conv: u8,
+        /// From which message id on.
+        id: u8,
+        /// How many to look at.
+        limit: u8,
+    },
+    /// Erase an account.
+    EraseAccount {
+        /// Whose.
+        a: u8,
+        /// The message id.
+        id: u8,
+    },
+    /// Erase all messages there are.
+    Expire,
     /// Raise a delivered cursor.
     Deliver {
         /// Whose.
@@ -164,8 +184,18 @@ async fn state(store: &dyn Store) -> Result<Vec<String>> {
         state.push(format!("{:?}", store.friends(user, 1, 3).await?));
         state.push(format!("{:?}", store.groups(user, 0, 2).await?));
         state.push(format!("{:?}", store.counts(user).await?));
+        let first = store.conversations(user, None, 3).await?;
+        state.push(format!("{first:?} {:?}", store.conversations(user, first.last().copied(), 9).await?));
         state.push(format!("{:?}", store.members(group(number), user, 1, 2).await?));
     }
+    for conv in &convs[..4] {
+        for seq in 1..3 {
+            let trace = store.trace(*conv, Seq(seq)).await?;
+            state.push(format!("{:?}", trace.map(|trace| trace.readers)));
+        }
+    }
+    state.push(format!("{:?}", store.users(&UsersFrom::Number(2), 3).await?));
+    state.push(format!("{:?}", store.users(&UsersFrom::Name("user3".into()), 3).await?));
     let mut advanced = store.advanced(i64::MIN, 1000).await?.heads;
     advanced.sort();
     state.push(format!("{advanced:?}"));
@@ -277,11 +307,35 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
         }
         Operation::SetPassword { a, id, keep } => {
             let hash = password_hash(id).into();
-            let set = Effect::SetPassword { user: user(a), hash, keep: [keep % 8; 32] };
+            let set =
+                Effect::SetPassword { user: user(a), hash, keep: (keep < 192).then_some([keep % 8; 32]) };
             let conv = ConversationId::notices(user(a));
             let changed = change(store, conv, user(a), id, EntryBody::PasswordChanged, |_| vec![set]).await?;
             let account = store.account(&Account::Number(user(a))).await?;
             Ok(format!("{changed} {account:?} {}", tokens(store).await?))
+        }
+        Operation::Erase { a, conv: number, id, limit } => {
+            let conv = conv(number);
+            let erased = store.erase(conv, user(a), mid(id), usize::from(limit % 6)).await?;
+            Ok(format!("{erased:?} {:?}", store.entries(conv, Seq(0), 100, 10_000).await?))
+        }
+        Operation::EraseAccount { a, id } => {
+            let user = user(a);
+            let erase = Effect::EraseAccount {
+                user,
+                name: format!("erased-{user}"),
+                name_key: format!("\u{1}{user}"),
+                hash: password_hash(id).into(),
+            };
+            let conv = ConversationId::notices(user);
+            let changed = change(store, conv, user, id, EntryBody::PasswordChanged, |_| vec![erase]).await?;
+            let account = store.account(&Account::Number(user)).await?;
+            Ok(format!("{changed} {account:?} {} {}", tokens(store).await?, texts(store).await?))
+        }
+        // The stores' own times differ, and with them the order; not what comes of it.
+        Operation::Expire => {
+            let expired = store.expire(None, i64::MAX, 100_000).await?;
+            Ok(format!("{expired:?} {}", texts(store).await?))
         }
         Operation::Deliver { a, conv: number, seq } => {
             store.set_delivered(&[(user(a), conv(number), Seq(u64::from(seq)))]).await?;
@@ -304,6 +358,15 @@ async fn tokens(store: &dyn Store) -> Result<String> {
         found.push(store.token(&[token; 32]).await?.map(|row| (row.user, row.expires_at)));
     }
     Ok(format!("{found:?}"))
+}
+
+/// The beginning of every log.
+async fn texts(store: &dyn Store) -> Result<String> {
+    let mut texts = Vec::new();
+    for conv in (0..40).map(conv) {
+        texts.push(store.entries(conv, Seq(0), 100, 10_000).await?);
+    }
+    Ok(format!("{texts:?}"))
 }
 
 async fn append(store: &dyn Store, messages: &[(u8, u8, u8, i8)]) -> Result<String> {

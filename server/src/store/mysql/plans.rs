@@ -4,7 +4,7 @@ use protocol::{ClientMsgId, EntryBody, Seq};
 use sqlx::{AssertSqlSafe, FromRow, query_as};
 
 use super::{MySqlStore, Result, statements};
-use crate::store::{Effect, NewEntry, row, row::id};
+use crate::store::{Effect, Mark, NewEntry, row, row::id};
 
 /// One table's part in a statement, as EXPLAIN has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,24 @@ const STATEMENTS: &[(&str, &str, &[Value])] = &[
     ("friends", statements::FRIENDS, &[Number(1), Number(0), Number(200)]),
     ("groups", statements::GROUPS, &[Number(1), Number(0), Number(200)]),
     ("members", statements::MEMBERS, &[Number(1), Number(1), Number(1), Number(0), Number(200)]),
+    (
+        "committed",
+        statements::COMMITTED,
+        &[Number(TIME), Number(TIME + 1), Number(TIME), Number(1), Number(1), Number(1), Number(500)],
+    ),
+    ("of a user", statements::OF_USER, &[Number(1), Number(1), Bytes(16), Number(500)]),
+    (
+        "conversations",
+        statements::CONVERSATIONS,
+        &[Number(1), Number(1), Number(200), Number(1), Number(1), Number(200)],
+    ),
     ("counts", statements::COUNTS, &[Number(1), Number(1)]),
+    ("users by number", statements::USERS_BY_NUMBER, &[Number(1), Number(100)]),
+    ("users by name", statements::USERS_BY_NAME, &[Text("name4"), Number(100)]),
+    ("committed at", statements::COMMITTED_AT, &[Number(1), Number(1)]),
+    ("readers of direct", statements::READERS_OF_DIRECT, &[Text("[[1,2],[2,1]]"), Number(1), Number(1)]),
+    ("readers of a group", statements::READERS_OF_GROUP, &[Number(1), Number(1), Number(1), Number(1)]),
+    ("reader of notices", statements::READER_OF_NOTICES, &[Number(1), Number(1)]),
 ];
 
 /// A time that has passed in any test, but not long ago: 2026.
@@ -136,8 +153,12 @@ fn texts() -> Result<Vec<(&'static str, String)>> {
         ("rehash", statements::rehash(user, "a", "b").into_sql()),
         ("add a token", statements::insert_token(&[1; 32], user, "a", 1).into_sql()),
         ("forget old tokens", statements::forget_tokens(user, &[1; 32], 3).into_sql()),
-        ("revoke tokens", statements::revoke_tokens(user, &[1; 32]).into_sql()),
+        ("revoke tokens", statements::revoke_tokens(user, Some(&[1; 32])).into_sql()),
+        ("revoke all tokens", statements::revoke_tokens(user, None).into_sql()),
         ("make a group", statements::make_group(user, ClientMsgId([1; 16]), "a", "a", id(1), 0).into_sql()),
+        ("erase texts", statements::erase_texts(&[(1, 1), (1, 2), (2, 1)]).into_sql()),
+        ("say how far", statements::reach(Mark { at: 1, conv: row::conv(1)?, seq: Seq(1) }).into_sql()),
+        ("rename in an entry", statements::rename_in(row::conv(1)?, Seq(1), &EntryBody::Joined).into_sql()),
         ("set delivered", statements::set_delivered(&[(user, row::conv(1)?, Seq(1))]).into_sql()),
     ])
 }

@@ -4,11 +4,11 @@
 //! order of the tables as written: first the list, then what it looks up by key. A head is the first row of its log read
 //! backwards; without `force index` MySQL takes the smaller key and sorts the whole log.
 
-use protocol::{ClientMsgId, ConversationId, Seq, UnixMillis, UserId};
+use protocol::{ClientMsgId, ConversationId, EntryBody, Seq, UnixMillis, UserId};
 
 use super::text::Text;
 use crate::store::{
-    Effect, NewEntry, TokenHash, record,
+    Effect, Mark, NewEntry, TokenHash, record,
     row::{id, role_number},
 };
 
@@ -131,6 +131,103 @@ pub(super) const COUNTS: &str = "\
     select (select count(*) from friend where user_id = ? and (friend or blocked)), \
     (select count(*) from membership where user_id = ? and until_seq is null)";
 
+pub(super) const EXPIRED: &str = "select at, conversation, seq from retention where conversation > 0";
+
+/// Entries in the order of their commits: those after a place that were committed before a time.
+pub(super) const COMMITTED: &str = "\
+    select cast(unix_timestamp(e.committed_at) * 1000 as signed), e.conversation, e.seq, e.kind \
+    from entry e force index (entry_committed) \
+    where e.committed_at >= from_unixtime(? / 1000) and e.committed_at < from_unixtime(? / 1000) \
+    and (e.committed_at > from_unixtime(? / 1000) or e.conversation > ? or (e.conversation = ? and e.seq > ?)) \
+    order by e.committed_at, e.conversation, e.seq limit ?";
+
+/// A user's entries in one log, by message id.
+pub(super) const OF_USER: &str = "\
+    select mid, seq, kind from entry force index (entry_mid) \
+    where conversation = ? and sender = ? and mid >= ? order by mid limit ?";
+
+/// The groups and then the other users with whom a user has or had a conversation.
+pub(super) const CONVERSATIONS: &str = "\
+    (select distinct group_id, 0 from membership where user_id = ? and group_id > ? order by group_id limit ?) \
+    union all \
+    (select 0, peer_id from friend where user_id = ? and peer_id > ? order by peer_id limit ?)";
+
+/// An entry's conversation and seq.
+pub(super) type Place = (i64, i64);
+
+/// Erases the messages among these entries, and says how far that was, if nobody was further; then how many there were, and a number
+/// without meaning.
+pub(super) fn erase(places: &[Place], reached: Option<Mark>) -> Text {
+    let mut text = Text::new("start transaction; set @erased = 0; ", 512 + places.len() * 48);
+    if !places.is_empty() {
+        text.append(&erase_texts(places)).sql("; set @erased = row_count(); ");
+    }
+    if let Some(mark) = reached {
+        text.append(&reach(mark)).sql("; ");
+    }
+    text.sql("commit; select cast(@erased as signed), 0");
+    text
+}
+
+/// Erases the messages among these entries.
+pub(super) fn erase_texts(places: &[Place]) -> Text {
+    let mut text = Text::new("update entry set body = '', kind = ", 128 + places.len() * 48);
+    text.number(record::ERASED.into()).sql(" where kind = ").number(record::MESSAGE.into());
+    text.sql(" and (conversation, seq) in (");
+    for (at, (conv, seq)) in places.iter().enumerate() {
+        text.sql(if at == 0 { "(" } else { ",(" }).number(*conv).sql(",").number(*seq).sql(")");
+    }
+    text.sql(")");
+    text
+}
+
+/// Messages were expired up to here, if not further.
+pub(super) fn reach(mark: Mark) -> Text {
+    let (at, conv, seq) = (mark.at, mark.conv.key(), id(mark.seq.0));
+    let mut text = Text::new("update retention set at = ", 400);
+    text.number(at).sql(", conversation = ").number(conv).sql(", seq = ").number(seq);
+    text.sql(" where only_row = 1 and (at < ").number(at);
+    text.sql(" or (at = ").number(at).sql(" and (conversation < ").number(conv);
+    text.sql(" or (conversation = ").number(conv).sql(" and seq < ").number(seq).sql("))))");
+    text
+}
+
+/// Writes other text into an entry of the same kind.
+pub(super) fn rename_in(conv: ConversationId, seq: Seq, body: &EntryBody) -> Text {
+    let (kind, body) = record::encode(body);
+    let mut text = Text::new("update entry set body = ", 128 + body.len());
+    text.quoted(&body).sql(" where conversation = ").number(conv.key());
+    text.sql(" and seq = ").number(id(seq.0)).sql(" and kind = ").number(kind.into());
+    text
+}
+
+pub(super) const USERS_BY_NUMBER: &str = "\
+    select id, name, password_hash, created_at from user where id >= ? order by id limit ?";
+
+pub(super) const USERS_BY_NAME: &str = "\
+    select id, name, password_hash, created_at from user force index (user_name) where name_key >= ? \
+    order by name_key limit ?";
+
+pub(super) const COMMITTED_AT: &str = "\
+    select cast(unix_timestamp(committed_at) * 1000 as signed) from entry where conversation = ? and seq = ?";
+
+pub(super) const READERS_OF_DIRECT: &str = "\
+    select f.user_id, u.name, coalesce(d.seq, 0) \
+    from json_table(?, '$[*]' columns (owner bigint path '$[0]', peer bigint path '$[1]')) k \
+    straight_join friend f on f.user_id = k.owner and f.peer_id = k.peer \
+    straight_join user u on u.id = f.user_id \
+    left join delivered d on d.user_id = f.user_id and d.conversation = ? where f.after_seq < ?";
+
+pub(super) const READERS_OF_GROUP: &str = "\
+    select m.user_id, u.name, coalesce(d.seq, 0) from membership m force index (membership_open) \
+    straight_join user u on u.id = m.user_id \
+    left join delivered d on d.user_id = m.user_id and d.conversation = ? \
+    where m.group_id = ? and m.from_seq <= ? and (m.until_seq is null or m.until_seq >= ?)";
+
+pub(super) const READER_OF_NOTICES: &str = "\
+    select u.id, u.name, coalesce(d.seq, 0) from user u \
+    left join delivered d on d.user_id = u.id and d.conversation = ? where u.id = ?";
+
 /// The insert of these entries: one statement, whose keys say whether their places and message ids are free.
 pub(super) fn insert_entries(entries: &[NewEntry]) -> Text {
     let room = entries.len() * 96;
@@ -211,10 +308,15 @@ pub(super) fn effect(to: &mut Text, effect: &Effect) {
             to.sql("update membership set until_seq = ").number(id(until.0));
             to.sql(" where group_id = ").number(id(group.number())).sql(" and until_seq is null");
         }
+        Effect::EraseAccount { user, name, name_key, hash } => {
+            to.sql("update user set name = ").quoted(name).sql(", name_key = ").quoted(name_key);
+            to.sql(", password_hash = ").quoted(hash).sql(" where id = ").number(id(user.number()));
+            to.sql(";delete from token where user_id = ").number(id(user.number()));
+        }
         Effect::SetPassword { user, hash, keep } => {
             to.sql("update user set password_hash = ").quoted(hash);
             to.sql(" where id = ").number(id(user.number())).sql(";");
-            to.append(&revoke_tokens(*user, keep));
+            to.append(&revoke_tokens(*user, keep.as_ref()));
         }
     }
 }
@@ -272,10 +374,13 @@ pub(super) fn forget_tokens(user: UserId, but: &TokenHash, keep: usize) -> Text 
     text
 }
 
-/// Forgets all of a user's tokens but one.
-pub(super) fn revoke_tokens(user: UserId, but: &TokenHash) -> Text {
+/// Forgets all of a user's tokens, or all but one.
+pub(super) fn revoke_tokens(user: UserId, but: Option<&TokenHash>) -> Text {
     let mut text = Text::new("delete from token where user_id = ", 128);
-    text.number(id(user.number())).sql(" and hash <> ").bytes(but);
+    text.number(id(user.number()));
+    if let Some(but) = but {
+        text.sql(" and hash <> ").bytes(but);
+    }
     text
 }
 

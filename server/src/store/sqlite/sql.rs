@@ -1,11 +1,11 @@
 //! The statements that more than one call makes.
 
-use protocol::{ClientMsgId, Conversation, ConversationId, UserId};
+use protocol::{ClientMsgId, Conversation, ConversationId, Seq, UserId};
 use sqlx::SqliteConnection;
 
 use super::{
-    DirectRights, Effect, GroupRights, KnownGroup, Result, Rights, Snapshot,
-    row::{group, id, role, role_number, seq, user},
+    DirectRights, Effect, GroupRights, KnownGroup, Result, Rights, Snapshot, Trace,
+    row::{group, id, readers, role, role_number, seq, user},
 };
 
 /// All periods of a user but ended ones that were delivered (of these some, for the caller to leave out).
@@ -29,6 +29,57 @@ pub(super) const PERIODS_IN: &str = "\
     select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), false from membership m \
     left join delivered d on d.user_id = m.user_id and d.conversation = (1 << 61) | m.group_id \
     where m.user_id = ?1 and m.group_id in (select value from json_each(?3))";
+
+pub(super) const USERS_BY_NUMBER: &str =
+    "select id, name, password_hash, created_at from user where id >= ? order by id limit ?";
+
+pub(super) const USERS_BY_NAME: &str =
+    "select id, name, password_hash, created_at from user where name_key >= ? order by name_key limit ?";
+
+const READERS_OF_DIRECT: &str = "\
+    select f.user_id, u.name, coalesce(d.seq, 0) from friend f join user u on u.id = f.user_id \
+    left join delivered d on d.user_id = f.user_id and d.conversation = ?1 \
+    where f.after_seq < ?2 and (f.user_id = ?3 and f.peer_id = ?4 or f.user_id = ?4 and f.peer_id = ?3)";
+
+/// Of periods that have ended there is no index by group: this reads them all, for an operator who asks now and then.
+const READERS_OF_GROUP: &str = "\
+    select m.user_id, u.name, coalesce(d.seq, 0) from membership m join user u on u.id = m.user_id \
+    left join delivered d on d.user_id = m.user_id and d.conversation = ?1 \
+    where m.group_id = ?3 and m.from_seq <= ?2 and (m.until_seq is null or m.until_seq >= ?2)";
+
+const READER_OF_NOTICES: &str = "\
+    select u.id, u.name, coalesce(d.seq, 0) from user u \
+    left join delivered d on d.user_id = u.id and d.conversation = ? where u.id = ?";
+
+/// When an entry was committed, and who may read it; read within the caller's transaction.
+pub(super) async fn trace(
+    from: &mut SqliteConnection,
+    conv: ConversationId,
+    at: Seq,
+) -> Result<Option<Trace>> {
+    let row: Option<(i64,)> =
+        sqlx::query_as("select committed_at from entry where conversation = ? and seq = ?")
+            .bind(conv.key())
+            .bind(id(at.0))
+            .fetch_optional(&mut *from)
+            .await?;
+    let Some((committed_at,)) = row else { return Ok(None) };
+    let query = match conv.parse() {
+        Conversation::Direct(low, high) => sqlx::query_as(READERS_OF_DIRECT)
+            .bind(conv.key())
+            .bind(id(at.0))
+            .bind(id(low.number()))
+            .bind(id(high.number())),
+        Conversation::Group(group) => {
+            sqlx::query_as(READERS_OF_GROUP).bind(conv.key()).bind(id(at.0)).bind(id(group.number()))
+        }
+        Conversation::Notices(owner) => {
+            sqlx::query_as(READER_OF_NOTICES).bind(conv.key()).bind(id(owner.number()))
+        }
+    };
+    let rows = query.fetch_all(&mut *from).await?;
+    Ok(Some(Trace { committed_at, readers: readers(rows)? }))
+}
 
 /// A conversation's head and rights, read within the caller's transaction.
 pub(super) async fn snapshot(from: &mut SqliteConnection, conv: ConversationId) -> Result<Snapshot> {
@@ -129,15 +180,24 @@ pub(super) async fn effect(to: &mut SqliteConnection, effect: &Effect) -> Result
                 .bind(id(until.0))
                 .bind(id(group.number()))
         }
+        Effect::EraseAccount { user, name, name_key, hash } => {
+            sqlx::query("update user set name = ?, name_key = ?, password_hash = ? where id = ?")
+                .bind(name)
+                .bind(name_key)
+                .bind(hash)
+                .bind(id(user.number()))
+                .execute(&mut *to)
+                .await?;
+            sqlx::query("delete from token where user_id = ?").bind(id(user.number()))
+        }
         Effect::SetPassword { user, hash, keep } => {
             sqlx::query("update user set password_hash = ? where id = ?")
                 .bind(hash)
                 .bind(id(user.number()))
                 .execute(&mut *to)
                 .await?;
-            sqlx::query("delete from token where user_id = ? and hash <> ?")
-                .bind(id(user.number()))
-                .bind(keep.to_vec())
+            let all = sqlx::query("delete from token where user_id = ?1 and (?2 is null or hash <> ?2)");
+            all.bind(id(user.number())).bind(keep.map(|keep| keep.to_vec()))
         }
     };
     query.execute(to).await?;
