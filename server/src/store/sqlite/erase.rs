@@ -29,7 +29,7 @@ pub(super) const ERASE: &str = "\
 
 /// The groups and then the other users with whom a user has or had a conversation.
 pub(super) const CONVERSATIONS: &str = "\
-    select * from (select distinct group_id, 0 from membership where user_id = ?1 and group_id > ?2 \
+    select * from (select group_id, 0 from membership where user_id = ?1 and group_id > ?2 group by group_id \
         order by group_id limit ?4) \
     union all \
     select * from (select 0, peer_id from friend where user_id = ?1 and peer_id > ?3 order by peer_id limit ?4)";
