@@ -227,8 +227,12 @@ impl Request {
             #[serde(borrow)]
             op: Cow<'a, str>,
         }
-        let head: Head<'_> = serde_json::from_slice(line)
-            .map_err(|_| ParseRequestError { id: None, error: Box::new(ErrorCode::Malformed.into()) })?;
+        let malformed = || ParseRequestError { id: None, error: Box::new(ErrorCode::Malformed.into()) };
+        // Serde also takes a list of the fields' values.
+        if !super::is_object(line) {
+            return Err(malformed());
+        }
+        let head: Head<'_> = serde_json::from_slice(line).map_err(|_| malformed())?;
         if head.id.is_none() && head.op != "ack" {
             let error = ErrorBody::field(ErrorCode::BadRequest, "id", "missing");
             return Err(ParseRequestError { id: None, error: Box::new(error) });
@@ -374,6 +378,7 @@ mod tests {
         check("", "None malformed None");
         check("{}", "None malformed None");
         check("[1]", "None malformed None");
+        check(r#"[1,"ping"]"#, "None malformed None");
         check("null", "None malformed None");
         check(r#"{"id":-1,"op":"ping"}"#, "None malformed None");
         check(r#"{"id":1,"op":"ping"} x"#, "None malformed None");
