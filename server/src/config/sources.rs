@@ -107,7 +107,10 @@ impl Loaded {
         if let Some(path) = given.get_one::<PathBuf>("config") {
             own = Additions::of_file(path, &command, &given)?;
         }
-        let all = std::iter::once(&program).chain(&own.options).chain(&rest).chain(&own.positions);
+        // What the file has for an address or a port is no option, whatever it looks like.
+        let end = (!rest.iter().any(|word| word == "--")).then(|| OsString::from("--"));
+        let all =
+            std::iter::once(&program).chain(&own.options).chain(&rest).chain(&end).chain(&own.positions);
         let matches = command.clone().try_get_matches_from(all).map_err(|error| own.blame(error))?;
         let args = Args::from_arg_matches(&matches).map_err(|error| own.blame(error))?;
         let settings = command.get_arguments().filter(|arg| is_setting(arg)).map(|arg| {
@@ -192,7 +195,9 @@ impl Additions {
     /// A value of the file that clap does not take is the file's fault.
     fn blame(&self, error: clap::Error) -> LoadError {
         let text = error.to_string();
-        let of_file = self.ids.iter().any(|id| text.contains(&format!("--{}", id.replace('_', "-"))));
+        let names =
+            |id: &str| [format!("--{}", id.replace('_', "-")), format!("for '<{}>'", id.to_uppercase())];
+        let of_file = self.ids.iter().any(|id| names(id).iter().any(|name| text.contains(name)));
         if of_file {
             let line = text.lines().next().unwrap_or_default();
             LoadError::InFile(self.path.clone(), line.trim_start_matches("error: ").to_owned())
@@ -321,6 +326,8 @@ mod tests {
         for (line, error) in mistakes {
             assert_eq!(load(&format!("{address}{line}"), &[]).unwrap_err(), error, "{line}");
         }
+        let no_address = load("ip = '--help'\nport = 1", &[]).unwrap_err();
+        assert!(no_address.starts_with("FILE: invalid value '--help' for '<IP>'"), "{no_address}");
         assert!(load("port = ", &[]).unwrap_err().contains("line 1"));
         assert!(load("", &[]).unwrap_err().contains("required"));
         let absent = Loaded::from_words(["chatserver", "--config", "/does/not/exist"].map(OsString::from));
