@@ -14,6 +14,9 @@
 //! version 1 a hint's header is followed by the entries up to the head as the lines that clients get, or by nothing; that of presence by
 //! a byte (see [`Change`]) and five bytes for each user: whether online, and the number.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use bytes::Bytes;
 use protocol::{ConversationId, Entry, EntryBody, Seq, UserId};
 use thiserror::Error;
