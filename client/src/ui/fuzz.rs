@@ -219,7 +219,9 @@ fn chosen_by_others(text: &str) {
         EntryBody::Removed { user: user(2), user_name: owned() },
         EntryBody::Opened { opened: conv("g8"), after: Seq(1), title: owned() },
         EntryBody::Befriended,
+        EntryBody::Erased,
         EntryBody::PasswordChanged,
+        EntryBody::SessionsEnded,
         EntryBody::Other { kind: format!("new-{text}") },
     ];
     for body in bodies {

@@ -37,9 +37,10 @@ fn expected(stream: &[u8], limit: usize) -> Vec<Option<&[u8]>> {
 
 fn lines(stream: &[u8], limit: usize, mut piece: impl FnMut() -> usize) -> Vec<Option<&[u8]>> {
     let mut decoder = LineDecoder::new(limit);
-    let (mut found, mut rest, mut from) = (Vec::new(), stream, 0);
+    let (mut found, mut rest, mut from, mut piece_max) = (Vec::new(), stream, 0, 0);
     while !rest.is_empty() {
         let (bytes, after) = rest.split_at(piece().min(rest.len()));
+        piece_max = piece_max.max(bytes.len());
         decoder.push(bytes);
         while let Some(line) = decoder.next_line() {
             // Where it stands, so that no copy is kept: lines come in order.
@@ -50,7 +51,7 @@ fn lines(stream: &[u8], limit: usize, mut piece: impl FnMut() -> usize) -> Vec<O
                 &stream[at..from]
             }));
         }
-        let bound = 2 * (limit + 1 + bytes.len()) + 8;
+        let bound = 2 * (limit + 1 + piece_max) + 8;
         assert!(decoder.held_bytes() <= bound, "{} bytes are held", decoder.held_bytes());
         rest = after;
     }
