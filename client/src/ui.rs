@@ -14,6 +14,8 @@ mod app;
 mod args;
 mod away;
 mod command;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod input;
 mod json;
 mod output;

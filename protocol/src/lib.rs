@@ -13,6 +13,8 @@
 pub mod clock;
 pub mod codec;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ids;
 pub mod limits;
 pub mod message;

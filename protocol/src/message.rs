@@ -218,6 +218,9 @@ impl ServerLine {
             ok: Option<Box<RawValue>>,
             error: Option<ErrorBody>,
         }
+        if !is_object(line) {
+            return Err(serde::de::Error::custom("not an object"));
+        }
         let probe: Probe<'_> = serde_json::from_slice(line)?;
         match probe.push.as_deref() {
             Some("entry") => Ok(Self::Push(Push::Entry(serde_json::from_slice(line)?))),
@@ -233,6 +236,11 @@ impl ServerLine {
             }
         }
     }
+}
+
+/// Whether a line can be a JSON object.
+fn is_object(line: &[u8]) -> bool {
+    line.trim_ascii_start().starts_with(b"{")
 }
 
 /// Appends a push as a line.
@@ -491,6 +499,7 @@ mod tests {
         let ServerLine::Push(Push::Entry(entry)) = parse(line) else { panic!("{line}") };
         assert_eq!(entry.body, EntryBody::Other { kind: "sticker".into() });
         assert!(ServerLine::parse(b"{}").is_err());
+        assert!(ServerLine::parse(br#"["sparkle"]"#).is_err(), "not an object");
         assert!(ServerLine::parse(br#"{"id":1,"ok":{},"error":{}}"#).is_err());
     }
 }

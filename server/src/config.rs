@@ -16,6 +16,8 @@ use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use ipnet::IpNet;
 use thiserror::Error;
 
+#[cfg(any(test, fuzzing))]
+pub use self::sources::fuzz;
 pub use self::{
     chores::{EraseUserArgs, ExpireArgs, MigrateArgs},
     sources::{LoadError, Loaded, Origin, Setting},

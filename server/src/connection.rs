@@ -21,6 +21,8 @@ use tokio::{
 use tracing::{debug, debug_span, warn};
 
 use self::io::{Socket, exchange};
+#[cfg(any(test, fuzzing))]
+pub use self::proxy::fuzz as proxy_fuzz;
 use crate::{
     commands::{self, Effect, Opened, Reply},
     feed::Line,

@@ -25,6 +25,8 @@ pub mod delivered;
 pub mod erasure;
 pub mod feed;
 pub mod feeds;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gauges;
 pub mod listener;
 pub mod metrics;

@@ -7,6 +7,8 @@
 //! nobody here uses are syntax errors; a subscriber that reads too slowly is thrown out by the hard limit only.
 
 mod commands;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod keys;
 mod outbox;
 mod reply;

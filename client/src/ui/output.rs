@@ -28,13 +28,7 @@ impl Output {
 
     /// Tells something. Whether somebody could see it: nobody can once the output is closed.
     pub(crate) fn tell(&mut self, tell: &Tell<'_>) -> bool {
-        let mut out = String::new();
-        let lines = if self.json { json::lines(tell) } else { text::lines(tell) };
-        for line in lines {
-            let line = if self.json { sanitize::escaped_json(&line) } else { sanitize::visible(&line) };
-            out.push_str(&line);
-            out.push('\n');
-        }
+        let out = written(tell, self.json);
         if !out.is_empty() && !self.broken {
             self.broken = !self.sink.write(out);
         }
@@ -50,6 +44,18 @@ impl Output {
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
+}
+
+/// What is written to tell something: lines that are safe to show.
+pub(crate) fn written(tell: &Tell<'_>, as_json: bool) -> String {
+    let mut out = String::new();
+    let lines = if as_json { json::lines(tell) } else { text::lines(tell) };
+    for line in lines {
+        let line = if as_json { sanitize::escaped_json(&line) } else { sanitize::visible(&line) };
+        out.push_str(&line);
+        out.push('\n');
+    }
+    out
 }
 
 impl Sink {

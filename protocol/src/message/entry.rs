@@ -1,6 +1,6 @@
 //! Entries: what a conversation's log consists of.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IgnoredAny};
 
 use crate::{
     clock::UnixMillis,
@@ -167,6 +167,9 @@ impl Serialize for Entry {
 /// The flat form of an entry, owned.
 #[derive(Deserialize)]
 struct Incoming {
+    /// Named, so that a line that has two is no entry, as it is none to whoever looks at `push` first.
+    #[serde(default, rename = "push")]
+    _push: Option<IgnoredAny>,
     conv: ConversationId,
     seq: Seq,
     at: UnixMillis,

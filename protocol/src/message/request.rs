@@ -227,8 +227,12 @@ impl Request {
             #[serde(borrow)]
             op: Cow<'a, str>,
         }
-        let head: Head<'_> = serde_json::from_slice(line)
-            .map_err(|_| ParseRequestError { id: None, error: Box::new(ErrorCode::Malformed.into()) })?;
+        let malformed = || ParseRequestError { id: None, error: Box::new(ErrorCode::Malformed.into()) };
+        // Serde also takes a list of the fields' values.
+        if !super::is_object(line) {
+            return Err(malformed());
+        }
+        let head: Head<'_> = serde_json::from_slice(line).map_err(|_| malformed())?;
         if head.id.is_none() && head.op != "ack" {
             let error = ErrorBody::field(ErrorCode::BadRequest, "id", "missing");
             return Err(ParseRequestError { id: None, error: Box::new(error) });
@@ -335,15 +339,27 @@ fn fields<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, ErrorBody> {
         // A field that is absent has no path, but serde names it.
         let named = || message.split('`').nth(1).map(str::to_owned);
         match path.filter(|path| path != ".").or_else(named) {
-            Some(field) => ErrorBody::field(
-                ErrorCode::BadRequest,
-                &field,
-                message.split(" at line ").next().unwrap_or_default(),
-            ),
+            Some(field) => {
+                let reason = message.split(" at line ").next().unwrap_or_default();
+                ErrorBody::field(ErrorCode::BadRequest, &field, shortened(reason))
+            }
             None => ErrorCode::BadRequest.into(),
         }
     })
 }
+
+/// A reason with both its ends: it repeats the value that was wrong, which may be as long as a line, and longer once it is escaped.
+fn shortened(reason: &str) -> Cow<'_, str> {
+    if reason.len() <= REASON_BYTES_MAX {
+        return Cow::Borrowed(reason);
+    }
+    let half = REASON_BYTES_MAX / 2;
+    let (head, tail) = (reason.floor_char_boundary(half), reason.ceil_char_boundary(reason.len() - half));
+    Cow::Owned(format!("{}…{}", &reason[..head], &reason[tail..]))
+}
+
+/// What a refusal says of a field, at most, but for a mark where something is left out.
+const REASON_BYTES_MAX: usize = 160;
 
 #[cfg(test)]
 mod tests {
@@ -362,6 +378,7 @@ mod tests {
         check("", "None malformed None");
         check("{}", "None malformed None");
         check("[1]", "None malformed None");
+        check(r#"[1,"ping"]"#, "None malformed None");
         check("null", "None malformed None");
         check(r#"{"id":-1,"op":"ping"}"#, "None malformed None");
         check(r#"{"id":1,"op":"ping"} x"#, "None malformed None");
@@ -382,6 +399,20 @@ mod tests {
         check(r#"{"id":1,"op":"ack","cursors":{"x":1}}"#, r#"Some(1) bad_request Some("cursors")"#);
         check(r#"{"id":1,"op":"ack","cursors":[1]}"#, r#"Some(1) bad_request Some("cursors")"#);
         check(&format!(r#"{{"id":1,"op":"ack","cursors":{}"#, "[".repeat(3000)), "None malformed None");
+    }
+
+    /// SPEC.md, section 8: a line from the server is never over its limit, so a refusal does not repeat all that it refuses.
+    #[test]
+    fn a_refusal_is_short_whatever_it_refuses() {
+        for value in ["\u{7f}".repeat(120_000), "\\\\".repeat(60_000), "é".repeat(60_000)] {
+            let line = format!(r#"{{"id":1,"op":"members","group":"{value}"}}"#);
+            let error = Request::parse(line.as_bytes()).unwrap_err().error;
+            assert_eq!(error.field.as_deref(), Some("group"));
+            assert!(error.message.ends_with(", expected u64"), "{}", error.message);
+            let mut reply = Vec::new();
+            super::super::write_error(&mut reply, Some(1), &error);
+            assert!(reply.len() < 600, "{} bytes", reply.len());
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! The file names options as the command line does, without the dashes before them: `idle-timeout = 60`. Its values become arguments before
 //! the ones that were given, so that there is one parser, and one set of rules.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use std::{
     ffi::OsString,
     fmt::{self, Write as _},
@@ -96,6 +99,13 @@ impl Loaded {
     /// # Errors
     /// See [`LoadError`].
     pub fn from_words(words: impl IntoIterator<Item = OsString>) -> Result<Self, LoadError> {
+        Self::with_file(words, read)
+    }
+
+    fn with_file(
+        words: impl IntoIterator<Item = OsString>,
+        read: impl FnOnce(&Path) -> Result<toml::Table, LoadError>,
+    ) -> Result<Self, LoadError> {
         let mut words = words.into_iter();
         let program = words.next().unwrap_or_else(|| "chatserver".into());
         let rest: Vec<OsString> = words.collect();
@@ -105,9 +115,12 @@ impl Loaded {
         let given = lenient.try_get_matches_from(std::iter::once(&program).chain(&rest))?;
         let mut own = Additions::default();
         if let Some(path) = given.get_one::<PathBuf>("config") {
-            own = Additions::of_file(path, &command, &given)?;
+            own = Additions::of_file(path, &read(path)?, &command, &given)?;
         }
-        let all = std::iter::once(&program).chain(&own.options).chain(&rest).chain(&own.positions);
+        // What the file has for an address or a port is no option, whatever it looks like.
+        let end = (!rest.iter().any(|word| word == "--")).then(|| OsString::from("--"));
+        let all =
+            std::iter::once(&program).chain(&own.options).chain(&rest).chain(&end).chain(&own.positions);
         let matches = command.clone().try_get_matches_from(all).map_err(|error| own.blame(error))?;
         let args = Args::from_arg_matches(&matches).map_err(|error| own.blame(error))?;
         let settings = command.get_arguments().filter(|arg| is_setting(arg)).map(|arg| {
@@ -151,13 +164,17 @@ struct Additions {
 }
 
 impl Additions {
-    fn of_file(path: &Path, command: &clap::Command, given: &ArgMatches) -> Result<Self, LoadError> {
-        let table = read(path)?;
+    fn of_file(
+        path: &Path,
+        table: &toml::Table,
+        command: &clap::Command,
+        given: &ArgMatches,
+    ) -> Result<Self, LoadError> {
         let mut own = Self { path: path.to_owned(), ..Self::default() };
         let is_given = |id: &str| {
             matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
         };
-        for (name, value) in &table {
+        for (name, value) in table {
             let known = |arg: &&Arg| is_setting(arg) && name_of(arg) == name.replace('_', "-");
             let unknown = || LoadError::Unknown(path.to_owned(), name.clone());
             let arg = command.get_arguments().find(known).ok_or_else(unknown)?;
@@ -192,7 +209,9 @@ impl Additions {
     /// A value of the file that clap does not take is the file's fault.
     fn blame(&self, error: clap::Error) -> LoadError {
         let text = error.to_string();
-        let of_file = self.ids.iter().any(|id| text.contains(&format!("--{}", id.replace('_', "-"))));
+        let names =
+            |id: &str| [format!("--{}", id.replace('_', "-")), format!("for '<{}>'", id.to_uppercase())];
+        let of_file = self.ids.iter().any(|id| names(id).iter().any(|name| text.contains(name)));
         if of_file {
             let line = text.lines().next().unwrap_or_default();
             LoadError::InFile(self.path.clone(), line.trim_start_matches("error: ").to_owned())
@@ -206,6 +225,10 @@ fn read(path: &Path) -> Result<toml::Table, LoadError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
     read.map_err(|error| LoadError::Unreadable(path.to_owned(), error))?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<toml::Table, LoadError> {
     text.parse().map_err(|error| LoadError::NoToml(path.to_owned(), Box::new(error)))
 }
 
@@ -321,6 +344,8 @@ mod tests {
         for (line, error) in mistakes {
             assert_eq!(load(&format!("{address}{line}"), &[]).unwrap_err(), error, "{line}");
         }
+        let no_address = load("ip = '--help'\nport = 1", &[]).unwrap_err();
+        assert!(no_address.starts_with("FILE: invalid value '--help' for '<IP>'"), "{no_address}");
         assert!(load("port = ", &[]).unwrap_err().contains("line 1"));
         assert!(load("", &[]).unwrap_err().contains("required"));
         let absent = Loaded::from_words(["chatserver", "--config", "/does/not/exist"].map(OsString::from));

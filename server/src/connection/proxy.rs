@@ -1,5 +1,8 @@
 //! The PROXY protocol, versions 1 and 2: with which address a balancer says who connected to it.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use std::net::SocketAddr;
 
 use ppp::{HeaderResult, v1, v2};

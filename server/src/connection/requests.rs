@@ -18,7 +18,7 @@ use crate::{
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn take_request(&mut self, id: Option<RequestId>, request: Request) {
         self.node.metrics.request(&request);
-        // Only `ack` comes without an id, and is then not answered.
+        // Only `ack` comes without an id, and is then not answered, unless it is refused.
         let answer = id.unwrap_or_default();
         match (&mut self.state, request) {
             (_, Request::Ping) => write_reply(&mut self.out, answer, &Done {}),
@@ -41,14 +41,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             (State::Anonymous, Request::Resume(resume)) => self.resume(answer, resume),
             (State::Resuming { .. }, Request::Cursors(more)) => self.more_cursors(answer, more),
             (State::Session(_) | State::Resuming { .. }, Request::Login(_) | Request::Resume(_)) => {
-                self.refuse(answer, &ErrorCode::AlreadyLoggedIn.into());
+                self.refuse(id, &ErrorCode::AlreadyLoggedIn.into());
             }
             (_, Request::Cursors(_)) => {
                 let error = ErrorBody::field(ErrorCode::BadRequest, "op", "only while a resume is under way");
-                self.refuse(answer, &error);
+                self.refuse(id, &error);
             }
             (State::Anonymous | State::Resuming { .. }, _) => {
-                self.refuse(answer, &ErrorCode::NotLoggedIn.into());
+                self.refuse(id, &ErrorCode::NotLoggedIn.into());
             }
             (State::Session(_), Request::Send(request)) => self.send(answer, request),
             (State::Session(_), Request::Ack(ack)) => self.acknowledge(id, &ack),
@@ -73,9 +73,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn refuse(&mut self, id: RequestId, error: &ErrorBody) {
+    fn refuse(&mut self, id: Option<RequestId>, error: &ErrorBody) {
         self.node.metrics.refusal(error.code);
-        write_error(&mut self.out, Some(id), error);
+        write_error(&mut self.out, id, error);
     }
 
     fn start(&mut self, command: impl Future<Output = Effect> + std::marker::Send + 'static) {
@@ -88,15 +88,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let text_max = self.node.config.limits.text_bytes_max;
         if text.is_empty() || text.len() > text_max {
             let error = ErrorBody::field(ErrorCode::BadText, "text", format_args!("1 to {text_max} bytes"));
-            return self.refuse(id, &error);
+            return self.refuse(Some(id), &error);
         }
         let user = opened.who.user;
         let cell = match (opened.session.cell(conv), conv.parse()) {
             (Some(cell), Conversation::Direct(..) | Conversation::Group(_)) => Arc::clone(cell),
             (_, Conversation::Direct(a, b)) if a != user && b != user => {
-                return self.refuse(id, &ErrorCode::NoSuchConversation.into());
+                return self.refuse(Some(id), &ErrorCode::NoSuchConversation.into());
             }
-            (_, Conversation::Notices(_)) => return self.refuse(id, &ErrorCode::NoSuchConversation.into()),
+            (_, Conversation::Notices(_)) => {
+                return self.refuse(Some(id), &ErrorCode::NoSuchConversation.into());
+            }
             // Not one that the session reads, but a retry may ask for what was sent when it did.
             _ => self.node.feeds.cell(conv),
         };
@@ -111,17 +113,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         match self.node.committer.submit(committer::Job::Send(job)) {
             Ok(()) => self.in_flight += 1,
-            Err(code) => self.refuse(id, &code.into()),
+            Err(code) => self.refuse(Some(id), &code.into()),
         }
     }
 
     fn acknowledge(&mut self, id: Option<RequestId>, ack: &SetCursors) {
-        let State::Session(opened) = &mut self.state else { return };
         if ack.cursors.len() > self.node.config.limits.cursors_per_request_max {
             let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
-            write_error(&mut self.out, id, &error);
-            return;
+            return self.refuse(id, &error);
         }
+        let State::Session(opened) = &mut self.state else { return };
         let grown = opened.session.acknowledge(&ack.cursors);
         let user = opened.who.user;
         self.node.delivered.raise(user, grown);
@@ -141,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Resume { token, cursors, more } = resume;
         if cursors.len() > self.node.config.limits.cursors_per_request_max {
             let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
-            return self.refuse(id, &error);
+            return self.refuse(Some(id), &error);
         }
         let node = Arc::clone(&self.node);
         if !more {
@@ -168,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let all_max = 10 * limits.cursors_per_request_max;
         if request.cursors.len() > limits.cursors_per_request_max || cursors.len() > all_max {
             let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
-            return self.refuse(id, &error);
+            return self.refuse(Some(id), &error);
         }
         cursors.extend(request.cursors);
         if request.more {

@@ -44,6 +44,8 @@ use tokio_util::{
 };
 
 pub use self::config::{RedisConfig, RedisUrlError, Timing};
+#[cfg(any(test, fuzzing))]
+pub use self::wire::fuzz as hints_fuzz;
 use self::{
     link::Supervisor,
     news::News,

@@ -14,6 +14,9 @@
 //! version 1 a hint's header is followed by the entries up to the head as the lines that clients get, or by nothing; that of presence by
 //! a byte (see [`Change`]) and five bytes for each user: whether online, and the number.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use bytes::Bytes;
 use protocol::{ConversationId, Entry, EntryBody, Seq, UserId};
 use thiserror::Error;
@@ -286,6 +289,12 @@ mod tests {
         assert_eq!(read(&hint(vec![message(u64::MAX, "a")])), "not what its version calls for");
         let elsewhere = THERE.hint(&Hint { conv: "g8".parse().unwrap(), lines: vec![message(3, "a")] });
         assert_eq!(read(&elsewhere), "not what its version calls for");
+        // It goes to clients as it is, and they would not take it for an entry.
+        let (mut twice, line) = (hint(vec![message(3, "a")]), message(3, "a"));
+        twice.truncate(HEADER_BYTES);
+        twice.extend_from_slice(br#"{"push":"entry","push":"closing","#);
+        twice.extend_from_slice(&line.bytes[ENTRY_PREFIX.len()..]);
+        assert_eq!(read(&twice), "not what its version calls for");
     }
 
     #[test]
