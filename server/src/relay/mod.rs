@@ -50,6 +50,8 @@ pub enum RelayState {
     Up,
     /// They should and do not: entries of other nodes are found by the sweep.
     Away,
+    /// What should carry them answers, and delivers nothing. As bad as away, and harder to see.
+    Wedged,
     /// There is none, and none is wanted.
     Absent,
 }
@@ -81,6 +83,11 @@ pub trait Relay: Send + Sync + 'static {
     /// What the other nodes know this one by, if there is such a name now.
     fn incarnation(&self) -> Option<String> {
         None
+    }
+
+    /// How often it was found to deliver nothing.
+    fn wedges(&self) -> u64 {
+        0
     }
 
     /// Whether another node serves a user.

@@ -32,7 +32,7 @@ use crate::{
     harness::{PATIENCE, TestNode, Wire, mid},
     mysql,
     process::Server,
-    redis::Redis,
+    redis::{Redis, Wedge},
 };
 
 /// What a path answers: status and body.
@@ -91,6 +91,8 @@ async fn what_happens_is_counted() {
         ("chat_batches_total", 1.0),
         ("chat_commit_seconds_count", 1.0),
         ("chat_relay_up", 1.0),
+        ("chat_relay_wedged_total", 0.0),
+        ("chat_pauses_total{whose=\"replies\"}", 0.0),
         ("chat_held{what=\"sessions\"}", 2.0),
         ("chat_held_max{what=\"sessions\"}", 16_000.0),
     ];
@@ -203,9 +205,10 @@ async fn readiness_follows_mysql_and_redis() {
         return;
     }
     let (redis, database) = (Redis::start().await, mysql::Server::start().await);
+    let wedge = Wedge::before(redis.port).await;
     let url = database.database("readiness").await;
     let port = docker::free_port();
-    let (admin, redis_url) = (format!("127.0.0.1:{port}"), format!("redis://127.0.0.1:{}", redis.port));
+    let (admin, redis_url) = (format!("127.0.0.1:{port}"), format!("redis://127.0.0.1:{}", wedge.port));
     let options = ["--database", &url, "--redis", &redis_url, "--admin", &admin];
     let _server = Server::start_on(&options, 0).await;
     let until = async |what: &str, path: &str, status: u16, why: Value| {
@@ -223,22 +226,35 @@ async fn readiness_follows_mysql_and_redis() {
     };
     let well = json!({"ready": true, "reasons": [], "degraded": []});
     until("ready", "/readyz?strict", 200, well.clone()).await;
+    let degraded = async |what: &str, why: &str| {
+        let body = |ready| json!({"ready": ready, "reasons": [], "degraded": [why]});
+        until(what, "/readyz?strict", 503, body(false)).await;
+        until("which is no reason to send clients elsewhere", "/readyz", 200, body(true)).await;
+    };
     redis.container.pause().await.unwrap();
-    until(
-        "Redis frozen",
-        "/readyz?strict",
-        503,
-        json!({"ready": false, "reasons": [], "degraded": ["relay"]}),
-    )
-    .await;
-    until("degraded", "/readyz", 200, json!({"ready": true, "reasons": [], "degraded": ["relay"]})).await;
+    degraded("Redis frozen", "relay").await;
     redis.container.unpause().await.unwrap();
-    until("Redis back", "/readyz?strict", 200, well.clone()).await;
+    until("Redis thawed", "/readyz?strict", 200, well.clone()).await;
+    wedge.set(true);
+    degraded("Redis delivers nothing", "relay_wedged").await;
+    let (_, metrics) = get(&admin, "/metrics").await;
+    assert_eq!(value(&metrics, "chat_relay_up"), Some(0.0));
+    assert!(value(&metrics, "chat_relay_wedged_total").is_some_and(|links| links > 0.0));
+    wedge.set(false);
+    until("Redis delivers", "/readyz?strict", 200, well.clone()).await;
+    docker::kill(&redis.container).await;
+    degraded("Redis ended", "relay").await;
+    redis.container.start().await.unwrap();
+    until("Redis is back", "/readyz?strict", 200, well.clone()).await;
+    let no_store = json!({"ready": false, "reasons": ["store"], "degraded": []});
     database.container.pause().await.unwrap();
-    until("MySQL frozen", "/readyz", 503, json!({"ready": false, "reasons": ["store"], "degraded": []}))
-        .await;
+    until("MySQL frozen", "/readyz", 503, no_store.clone()).await;
     database.container.unpause().await.unwrap();
-    until("MySQL back", "/readyz", 200, well).await;
+    until("MySQL thawed", "/readyz?strict", 200, well.clone()).await;
+    docker::kill(&database.container).await;
+    until("MySQL ended", "/readyz?strict", 503, no_store).await;
+    database.container.start().await.unwrap();
+    until("MySQL is back", "/readyz?strict", 200, well).await;
 }
 
 /// The binary's option; and a node without it listens nowhere else.
