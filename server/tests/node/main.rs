@@ -20,6 +20,7 @@ mod passwords;
 mod process;
 mod redis;
 mod relays;
+mod replaced;
 mod spec;
 mod stores;
 mod terminal;
