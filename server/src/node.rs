@@ -296,6 +296,7 @@ async fn listen_to_relay(
             }
             RelayEvent::Presence(user) => node.registry.changed_elsewhere(user),
             RelayEvent::PresenceOfAll => node.registry.all_changed_elsewhere(),
+            RelayEvent::LeaseLost => node.registry.probe(),
         }
     }
 }

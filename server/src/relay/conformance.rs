@@ -92,7 +92,10 @@ impl Peer {
                     return (hint.conv.to_string(), hint.lines.iter().map(|line| line.seq.0).collect());
                 }
                 RelayEvent::Head(conv, head) => return (conv.to_string(), vec![head.0]),
-                RelayEvent::Gap | RelayEvent::Presence(_) | RelayEvent::PresenceOfAll => {}
+                RelayEvent::Gap
+                | RelayEvent::Presence(_)
+                | RelayEvent::PresenceOfAll
+                | RelayEvent::LeaseLost => {}
             }
         }
     }

@@ -41,6 +41,8 @@ pub enum RelayEvent {
     Presence(UserId),
     /// Any user's state may have changed: other nodes' presence became known, or unknown.
     PresenceOfAll,
+    /// This node stood still, or the relay was emptied: it was taken for gone, and has to see which of its sessions' clients are there.
+    LeaseLost,
 }
 
 /// Whether hints flow.

@@ -17,6 +17,7 @@ mod hostile;
 mod limits;
 mod mysql;
 mod passwords;
+mod probing;
 mod process;
 mod redis;
 mod relays;
