@@ -15,6 +15,7 @@ mod faults;
 mod harness;
 mod hostile;
 mod limits;
+mod logs;
 mod mysql;
 mod passwords;
 mod probing;
