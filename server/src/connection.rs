@@ -123,12 +123,20 @@ struct Connection<S> {
     probed: Option<Instant>,
     /// Of the session, once there is one.
     span: Span,
-    /// Since when the socket takes nothing.
-    stuck: Option<Instant>,
+    /// Since when the socket has not taken enough.
+    stuck: Option<Stuck>,
 }
 
 /// A request with its id, or what is wrong with the line.
 type Parsed = Result<(Option<RequestId>, Request), ParseRequestError>;
+
+/// Something waits for a socket.
+#[derive(Clone, Copy)]
+struct Stuck {
+    since: Instant,
+    /// How much had been taken then.
+    taken: usize,
+}
 
 /// How a connection ends.
 struct Closing {
@@ -556,7 +564,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.out = Vec::new();
             self.out_taken = 0;
         } else {
-            self.stuck = Some(Instant::now());
+            // Bytes that come one by one are no better than none.
+            let config = &self.node.config;
+            let enough = config.reading_rate_min as f64 * config.write_timeout.as_secs_f64();
+            if self.stuck.is_some_and(|stuck| (self.out_taken - stuck.taken) as f64 >= enough) {
+                self.stuck = None;
+            }
+            self.stuck.get_or_insert(Stuck { since: Instant::now(), taken: self.out_taken });
         }
     }
 
@@ -618,8 +632,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (config, now) = (&self.node.config, Instant::now());
         let write_timeout = config.write_timeout;
         if self.out.len() > self.out_taken {
-            let stuck = *self.stuck.get_or_insert(now);
-            if now.duration_since(stuck) >= write_timeout {
+            let stuck = self.stuck.get_or_insert(Stuck { since: now, taken: self.out_taken });
+            if now.duration_since(stuck.since) >= write_timeout {
+                // Not said, since nobody reads it, but counted.
+                self.node.metrics.closing(ClosingCode::SlowReader);
                 return Some("the client does not read".into());
             }
         }

@@ -97,7 +97,7 @@ impl Default for Metrics {
         zero(&metrics.refusals, "code", &codes);
         let reasons = ["node_full", "address_full", "not_a_balancer", "no_proxy_header"];
         zero(&metrics.refused_connections, "reason", &reasons);
-        zero(&metrics.pauses, "whose", &["session", "address"]);
+        zero(&metrics.pauses, "whose", &["session", "address", "replies"]);
         zero(&metrics.logins, "by", &["password", "token"]);
         let acts = ["look", "kick", "ban", "unban", "passwd", "drain", "refused"];
         zero(&metrics.operators, "act", &acts);

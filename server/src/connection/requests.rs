@@ -116,7 +116,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             id,
         };
         match self.node.committer.submit(committer::Job::Send(job)) {
-            Ok(()) => self.in_flight += 1,
+            Ok(()) => {
+                self.in_flight += 1;
+                if self.in_flight == self.node.config.limits.requests_in_flight_max {
+                    self.node.metrics.pause("replies");
+                }
+            }
             Err(code) => self.refuse(id, &code.into()),
         }
     }
@@ -125,6 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let State::Session(opened) = &mut self.state else { return };
         if ack.cursors.len() > self.node.config.limits.cursors_per_request_max {
             let error = ErrorBody::field(ErrorCode::BadRequest, "cursors", "too many");
+            self.node.metrics.refusal(error.code);
             write_error(&mut self.out, id, &error);
             return;
         }
