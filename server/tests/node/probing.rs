@@ -81,7 +81,7 @@ async fn after_a_lost_lease_clients_are_probed() {
     let (gone, mut last_heard) =
         (Client::new(&node, 2, "gone", ROOM).await, Client::new(&node, 3, "heard", ROOM).await);
     let begun = Instant::now();
-    let at = |second| begun + seconds(second);
+    let at = move |second| begun + seconds(second);
     let lively = TaskTracker::new().spawn(async move {
         // As late as a client may be.
         for line in 1..=10 {

@@ -13,7 +13,7 @@ use serde_json::json;
 use server::{
     node::NodeConfig,
     relay::{
-        Relay as _, RelayState,
+        Relay as _, RelayEvent, RelayState,
         conformance::{Peer, apart, suite},
         redis::{RedisConfig, RedisRelay, Timing},
     },
@@ -361,7 +361,18 @@ async fn presence_survives_that_redis_is_emptied() {
     b.relay.set_online(user(2), true);
     a.until(2, PresenceState::Online).await;
     b.until(1, PresenceState::Online).await;
+    // Neither had a lease before its first.
+    for peer in [&mut a, &mut b] {
+        while let Ok(event) = peer.events.try_recv() {
+            assert!(!matches!(event, RelayEvent::LeaseLost));
+        }
+    }
     assert_eq!(redis.command(b"FLUSHALL").await, "+OK");
+    // Their sessions' clients are probed.
+    for peer in [&mut a, &mut b] {
+        let lost = async { while !matches!(peer.events.recv().await, Some(RelayEvent::LeaseLost)) {} };
+        timeout(PATIENCE, lost).await.expect("it notices");
+    }
     // Who joins now knows only what was written since.
     let mut late = join(redis.config(), DEPLOYMENT);
     late.until(1, PresenceState::Online).await;

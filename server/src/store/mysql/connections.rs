@@ -124,9 +124,10 @@ impl Connections {
         let (connection, server) = connect(&self.options).await?;
         self.identity.meet(&server);
         let changes = self.identity.changes();
-        if self.changes.swap(changes, Ordering::AcqRel) != changes {
-            // Whoever asks may be about to write what follows from the other server's logs.
+        if self.changes.load(Ordering::Acquire) != changes {
+            // Before any other call succeeds. Whoever asks may be about to write what follows from the other server's logs.
             self.identity.tell();
+            self.changes.store(changes, Ordering::Release);
             return Err(another_server().into());
         }
         Ok(Lease { from: self, connection, changes, _permit: permit })
