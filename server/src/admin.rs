@@ -68,7 +68,8 @@ pub struct Readiness {
     pub ready: bool,
     /// Why not: `draining`, `store`.
     pub reasons: Vec<&'static str>,
-    /// What is amiss and stops nobody: `relay`, without which messages of other nodes arrive at the sweep's pace.
+    /// What is amiss and stops nobody: `relay`, without which messages of other nodes arrive at the sweep's pace; `relay_wedged` if it is there
+    /// and delivers nothing.
     pub degraded: Vec<&'static str>,
 }
 
@@ -83,8 +84,10 @@ impl Readiness {
             reasons.push("store");
         }
         let mut degraded = Vec::new();
-        if relay.state() == RelayState::Away {
-            degraded.push("relay");
+        match relay.state() {
+            RelayState::Away => degraded.push("relay"),
+            RelayState::Wedged => degraded.push("relay_wedged"),
+            RelayState::Up | RelayState::Absent => {}
         }
         Self { ready: reasons.is_empty() && (!strict || degraded.is_empty()), reasons, degraded }
     }

@@ -24,11 +24,15 @@ pub use self::{
 };
 use crate::{
     admin::AdminToken,
+    committer::Bounds,
     node::NodeConfig,
     relay::redis::{RedisConfig, RedisUrlError},
     retention::Retention,
     throttle::{Penalty, Rate, Rates},
 };
+
+/// What is around a text in the line of a `send`, at most, with room for fields to come.
+const TEXT_FRAMING_BYTES: u32 = 512;
 
 /// A node of the clustered chat system.
 ///
@@ -125,6 +129,58 @@ pub struct Args {
         help_heading = "Limits"
     )]
     pub group_members_max: usize,
+
+    /// Groups that a user may be a member of.
+    #[arg(
+        long,
+        env = "CHAT_USER_GROUPS_MAX",
+        value_name = "N",
+        default_value_t = 1000,
+        help_heading = "Limits"
+    )]
+    pub user_groups_max: u64,
+    /// Friends and blocked users of a user.
+    #[arg(
+        long,
+        env = "CHAT_USER_FRIENDS_MAX",
+        value_name = "N",
+        default_value_t = 5000,
+        help_heading = "Limits"
+    )]
+    pub user_friends_max: u64,
+    /// Sessions of a user on this node.
+    #[arg(
+        long,
+        env = "CHAT_USER_SESSIONS_MAX",
+        value_name = "N",
+        default_value_t = 64,
+        help_heading = "Limits"
+    )]
+    pub user_sessions_max: usize,
+    /// Bytes of a message's text: 1 to 65536.
+    #[arg(long, env = "CHAT_TEXT_BYTES_MAX", value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Limits")]
+    pub text_bytes_max: u32,
+    /// Bytes of a client's line before its login: 2048 to 65536.
+    #[arg(long, env = "CHAT_ANONYMOUS_FRAME_BYTES_MAX", value_name = "BYTES", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2048..=65_536), help_heading = "Limits")]
+    pub anonymous_frame_bytes_max: u32,
+    /// Bytes of a client's line after its login: 4096 to 1048576, and a text of the longest kind with what is around it.
+    #[arg(long, env = "CHAT_FRAME_BYTES_MAX", value_name = "BYTES", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(4096..=1_048_576), help_heading = "Limits")]
+    pub frame_bytes_max: u32,
+    /// Requests of a connection without a reply, after which no more are read: 1 to 1024.
+    #[arg(long, env = "CHAT_REQUESTS_IN_FLIGHT_MAX", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Limits")]
+    pub requests_in_flight_max: u32,
+    /// Seconds in which a reader must take what waits for it, or as much as --reading-rate-min says.
+    #[arg(long, env = "CHAT_WRITE_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = seconds, help_heading = "Limits")]
+    pub write_timeout: Duration,
+    /// Bytes a second that a reader must take, on average over that time.
+    #[arg(
+        long,
+        env = "CHAT_READING_RATE_MIN",
+        value_name = "BYTES",
+        default_value_t = 256,
+        help_heading = "Limits"
+    )]
+    pub reading_rate_min: u32,
 
     /// Networks, separated by commas, to which limits per address do not apply, since many users share each of their addresses.
     #[arg(
@@ -339,6 +395,11 @@ pub enum ConfigError {
     /// A token that is too short, or that nobody could use.
     #[error("--admin-token-file {}: {}", .0.display(), .1)]
     Token(PathBuf, &'static str),
+    /// A text of the longest kind could not be sent.
+    #[error(
+        "--frame-bytes-max {0}: a text of --text-bytes-max {1} and {TEXT_FRAMING_BYTES} bytes around it do not fit"
+    )]
+    Frame(u32, u32),
     /// The system has no data directory for this user.
     #[error("there is no data directory for this user; give --data-dir or --database")]
     NoDataDir,
@@ -389,12 +450,24 @@ impl Args {
         AdminToken::new(&secret(path)?).ok_or_else(|| refused("a token has 16 bytes at least")).map(Some)
     }
 
+    /// Whether the limits fit each other.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check_limits(&self) -> Result<(), ConfigError> {
+        let (frame, text) = (self.frame_bytes_max, self.text_bytes_max);
+        if frame < text + TEXT_FRAMING_BYTES { Err(ConfigError::Frame(frame, text)) } else { Ok(()) }
+    }
+
     /// The node's settings.
     pub fn node(&self) -> NodeConfig {
         let penalty = |free| Penalty { free, longest: self.login_delay_max, ..Penalty::default() };
         let mut config = NodeConfig {
             connections_max: self.connections_max,
             login_timeout: self.login_timeout,
+            write_timeout: self.write_timeout,
+            reading_rate_min: self.reading_rate_min,
+            sessions_per_user_max: self.user_sessions_max,
             token_lifetime: Duration::from_secs(u64::from(self.token_days) * 24 * 3600),
             sweep_interval: self.sweep_interval,
             drain_grace: self.drain_grace,
@@ -413,7 +486,15 @@ impl Args {
             ..NodeConfig::default()
         };
         config.limits.idle_timeout_ms = self.idle_timeout.as_millis() as u64;
-        config.bounds.members_per_group_max = self.group_members_max;
+        config.limits.text_bytes_max = self.text_bytes_max as usize;
+        config.limits.anonymous_frame_bytes_max = self.anonymous_frame_bytes_max as usize;
+        config.limits.frame_bytes_max = self.frame_bytes_max as usize;
+        config.limits.requests_in_flight_max = self.requests_in_flight_max as usize;
+        config.bounds = Bounds {
+            members_per_group_max: self.group_members_max,
+            groups_per_user_max: self.user_groups_max,
+            friends_per_user_max: self.user_friends_max,
+        };
         config
     }
 }
@@ -489,6 +570,45 @@ mod tests {
         }
     }
 
+    /// Every limit that an operator may want to set can be set.
+    #[test]
+    fn limits_reach_the_node() {
+        type Look = fn(&NodeConfig) -> String;
+        let looks: [(&str, &str, Look); 18] = [
+            ("connections-max", "7", |c| c.connections_max.to_string()),
+            ("address-connections-max", "7", |c| c.rates.connections_per_address_max.to_string()),
+            ("login-timeout", "7", |c| c.login_timeout.as_secs().to_string()),
+            ("idle-timeout", "7", |c| (c.limits.idle_timeout_ms / 1000).to_string()),
+            ("write-timeout", "7", |c| c.write_timeout.as_secs().to_string()),
+            ("reading-rate-min", "7", |c| c.reading_rate_min.to_string()),
+            ("anonymous-frame-bytes-max", "3000", |c| c.limits.anonymous_frame_bytes_max.to_string()),
+            ("frame-bytes-max", "70000", |c| c.limits.frame_bytes_max.to_string()),
+            ("text-bytes-max", "7", |c| c.limits.text_bytes_max.to_string()),
+            ("requests-in-flight-max", "7", |c| c.limits.requests_in_flight_max.to_string()),
+            ("session-requests", "7/s:9", |c| c.rates.session_requests.to_string()),
+            ("address-requests", "7/s:9", |c| c.rates.address_requests.to_string()),
+            ("address-registrations", "7/h:9", |c| c.rates.address_registrations.to_string()),
+            ("account-failures", "7", |c| c.rates.account_failures.free.to_string()),
+            ("address-failures", "7", |c| c.rates.address_failures.free.to_string()),
+            ("user-groups-max", "7", |c| c.bounds.groups_per_user_max.to_string()),
+            ("user-friends-max", "7", |c| c.bounds.friends_per_user_max.to_string()),
+            ("user-sessions-max", "7", |c| c.sessions_per_user_max.to_string()),
+        ];
+        let parse = |more: &[&str]| {
+            Args::try_parse_from(["chatserver", "127.0.0.1", "6000"].iter().chain(more)).unwrap()
+        };
+        for (name, value, look) in looks {
+            let args = parse(&[&format!("--{name}"), value]);
+            args.check_limits().unwrap();
+            assert_eq!(look(&args.node()), value, "{name}");
+        }
+        let (ours, default) = (parse(&[]).node(), NodeConfig::default());
+        assert_eq!(format!("{ours:?}"), format!("{default:?}"), "the defaults are the same");
+        let error = parse(&["--frame-bytes-max", "66047"]).check_limits().unwrap_err().to_string();
+        assert!(error.starts_with("--frame-bytes-max 66047"), "{error}");
+        parse(&["--frame-bytes-max", "66048"]).check_limits().unwrap();
+    }
+
     #[test]
     fn bad_arguments_are_refused() {
         for bad in [
@@ -496,6 +616,8 @@ mod tests {
             &["localhost", "6000"],
             &["127.0.0.1", "70000"],
             &["127.0.0.1", "6000", "--login-timeout", "-1"],
+            &["127.0.0.1", "6000", "--text-bytes-max", "65537"],
+            &["127.0.0.1", "6000", "--requests-in-flight-max", "0"],
             &["127.0.0.1", "6000", "--database", "x", "--data-dir", "y"],
             &["127.0.0.1", "6000", "surplus"],
         ] {

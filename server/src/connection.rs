@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
 };
-use tracing::{debug, debug_span, warn};
+use tracing::{Instrument as _, Span, debug, debug_span, warn};
 
 use self::io::{Socket, exchange};
 #[cfg(any(test, fuzzing))]
@@ -121,12 +121,24 @@ struct Connection<S> {
     closing: Option<Closing>,
     started: Instant,
     heard: Instant,
-    /// Since when the socket takes nothing.
-    stuck: Option<Instant>,
+    /// Since when it is to be seen whether the client is there: until it is heard.
+    probed: Option<Instant>,
+    /// Of the session, once there is one.
+    span: Span,
+    /// Since when the socket has not taken enough.
+    stuck: Option<Stuck>,
 }
 
 /// A request with its id, or what is wrong with the line.
 type Parsed = Result<(Option<RequestId>, Request), ParseRequestError>;
+
+/// Something waits for a socket.
+#[derive(Clone, Copy)]
+struct Stuck {
+    since: Instant,
+    /// How much had been taken then.
+    taken: usize,
+}
 
 /// How a connection ends.
 struct Closing {
@@ -174,6 +186,8 @@ where
         closing: None,
         started: now,
         heard: now,
+        probed: None,
+        span: Span::none(),
         stuck: None,
     };
     let open = Arc::clone(&connection.node.metrics);
@@ -225,6 +239,11 @@ impl Drop for Closed {
     }
 }
 
+/// What is done beside the connection's other events; its log lines are of what it was begun for.
+fn in_background<T>(work: impl Future<Output = T> + std::marker::Send + 'static) -> BoxFuture<T> {
+    Box::pin(work.in_current_span())
+}
+
 /// The future's value, or nothing for ever.
 async fn unless_none<T>(future: &mut Option<BoxFuture<T>>) -> T {
     match future {
@@ -268,48 +287,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 () = async { sleep_until(self.paused.expect("checked")).await }, if self.paused.is_some() => Event::Resumed,
                 () = &mut timer => Event::Timer,
             };
-            match event {
-                Event::Draining => {
-                    let pause = RECONNECT.0 + self.node.entropy.jitter(RECONNECT.1 - RECONNECT.0);
-                    self.close(ClosingCode::GoingAway, Some(pause));
-                }
-                Event::Command(effect) => {
-                    self.command = None;
-                    self.finish_command(effect);
-                }
-                Event::Work(work) => {
-                    self.work = None;
-                    self.finish_work(work);
-                }
-                Event::Checked(valid) => {
-                    self.check = None;
-                    self.finish_check(valid);
-                }
-                Event::Letters => {}
-                Event::Resumed => self.paused = None,
-                Event::Socket(Socket::Wrote) => self.wrote(),
-                Event::Socket(Socket::Read) => self.heard = Instant::now(),
-                Event::Socket(Socket::Eof) => self.eof = true,
-                Event::Socket(Socket::Failed(error)) => return error.to_string(),
-                Event::Timer => {
-                    if let Some(reason) = self.tick() {
-                        return reason;
-                    }
-                    timer.as_mut().reset(self.deadline());
-                }
+            let (timed, probed) = (matches!(event, Event::Timer), self.probed.is_some());
+            if let Some(reason) = self.span.clone().in_scope(|| self.turn(event)) {
+                return reason;
             }
-            self.take_letters();
-            self.take_requests();
-            self.refill();
-            self.start_work();
-            self.weigh();
-            if self.is_over() {
-                return self
-                    .closing
-                    .as_ref()
-                    .map_or("the client hung up".into(), |c| format!("{:?}", c.code));
+            if timed || (self.probed.is_some() && !probed) {
+                timer.as_mut().reset(self.deadline());
             }
         }
+    }
+
+    /// Does all that follows from an event; returns why the connection ends, if it does.
+    fn turn(&mut self, event: Event) -> Option<String> {
+        match event {
+            Event::Draining => {
+                let pause = RECONNECT.0 + self.node.entropy.jitter(RECONNECT.1 - RECONNECT.0);
+                self.close(ClosingCode::GoingAway, Some(pause));
+            }
+            Event::Command(effect) => {
+                self.command = None;
+                self.finish_command(effect);
+            }
+            Event::Work(work) => {
+                self.work = None;
+                self.finish_work(work);
+            }
+            Event::Checked(valid) => {
+                self.check = None;
+                self.finish_check(valid);
+            }
+            Event::Letters => {}
+            Event::Resumed => self.paused = None,
+            Event::Socket(Socket::Wrote) => self.wrote(),
+            Event::Socket(Socket::Read) => (self.heard, self.probed) = (Instant::now(), None),
+            Event::Socket(Socket::Eof) => self.eof = true,
+            Event::Socket(Socket::Failed(error)) => return Some(error.to_string()),
+            Event::Timer => {
+                if let Some(reason) = self.tick() {
+                    return Some(reason);
+                }
+            }
+        }
+        self.take_letters();
+        self.take_requests();
+        self.refill();
+        self.start_work();
+        self.weigh();
+        let reason = |closing: &Closing| format!("{:?}", closing.code);
+        self.is_over().then(|| self.closing.as_ref().map_or("the client hung up".into(), reason))
     }
 
     // --- Reading ---
@@ -387,8 +412,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Effect::Opened(reply, opened) => {
                 self.answer(&reply);
                 self.decoder.set_limit(self.node.config.limits.frame_bytes_max);
-                let _span = debug_span!("session", user = %opened.who.user).entered();
-                debug!("opened");
+                self.span = debug_span!("session", user = %opened.who.user);
+                self.span.in_scope(|| debug!("opened"));
                 let (name, since) = (Arc::clone(&opened.who.name), Instant::now());
                 let peer = Peer { connection: self.number, name, address: self.address, since };
                 // Nobody has said so before: a session is opened once.
@@ -418,7 +443,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if letters.revoked {
             // A look that is under way may have come before the revocation.
             let (node, token) = (Arc::clone(&self.node), opened.token);
-            self.check = Some(Box::pin(async move { commands::is_valid(&node, &token).await }));
+            self.check = Some(in_background(async move { commands::is_valid(&node, &token).await }));
+        }
+        if letters.probe {
+            self.probed.get_or_insert_with(Instant::now);
         }
         for inquiry in letters.inquiries {
             // Who asked may have gone.
@@ -470,13 +498,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let feeds = Arc::clone(&self.node.feeds);
         self.work = match need {
             Need::Page { conv, after } => {
-                Some(Box::pin(async move { Work::Page(conv, feeds.page(conv, after).await) }))
+                Some(in_background(async move { Work::Page(conv, feeds.page(conv, after).await) }))
             }
             Need::Attach { conv, after } => {
                 let outbox = Arc::clone(&opened.outbox);
-                Some(Box::pin(
-                    async move { Work::Attached(conv, after, feeds.attach(&outbox, &[conv]).await) },
-                ))
+                Some(in_background(async move {
+                    Work::Attached(conv, after, feeds.attach(&outbox, &[conv]).await)
+                }))
             }
             Need::Watch(_) | Need::Unwatch(_) => None,
         };
@@ -490,7 +518,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 debug!(%error, "a page could not be read");
                 let (after, pause) = (opened.session.cursor(conv), self.node.config.sweep_interval / 4);
                 let feeds = Arc::clone(&self.node.feeds);
-                self.work = Some(Box::pin(async move {
+                self.work = Some(in_background(async move {
                     tokio::time::sleep(pause).await;
                     Work::Page(conv, feeds.page(conv, after).await)
                 }));
@@ -504,7 +532,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 debug!(%error, "a conversation could not be opened");
                 let (outbox, pause) = (Arc::clone(&opened.outbox), self.node.config.sweep_interval / 4);
                 let feeds = Arc::clone(&self.node.feeds);
-                self.work = Some(Box::pin(async move {
+                self.work = Some(in_background(async move {
                     tokio::time::sleep(pause).await;
                     Work::Attached(conv, after, feeds.attach(&outbox, &[conv]).await)
                 }));
@@ -521,7 +549,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 debug!(%error, "a token could not be checked");
                 let (node, token) = (Arc::clone(&self.node), opened.token);
                 let pause = self.node.config.sweep_interval / 4;
-                self.check = Some(Box::pin(async move {
+                self.check = Some(in_background(async move {
                     tokio::time::sleep(pause).await;
                     commands::is_valid(&node, &token).await
                 }));
@@ -538,7 +566,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.out = Vec::new();
             self.out_taken = 0;
         } else {
-            self.stuck = Some(Instant::now());
+            // Bytes that come one by one are no better than none.
+            let config = &self.node.config;
+            let enough = config.reading_rate_min as f64 * config.write_timeout.as_secs_f64();
+            if self.stuck.is_some_and(|stuck| (self.out_taken - stuck.taken) as f64 >= enough) {
+                self.stuck = None;
+            }
+            self.stuck.get_or_insert(Stuck { since: Instant::now(), taken: self.out_taken });
         }
     }
 
@@ -572,10 +606,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         closing.said && self.out.len() == self.out_taken
     }
 
+    /// When the client counts as gone. If that is in doubt, it has until its next line is due, and for a while more.
+    fn gone_at(&self) -> Instant {
+        let idle = self.node.config.limits.idle_timeout();
+        let silent = self.heard + idle;
+        let due = |probed: Instant| probed.max(self.heard + idle / 3) + idle / 6;
+        self.probed.map_or(silent, |probed| silent.min(due(probed)))
+    }
+
     /// When to look at the clock next.
     fn deadline(&self) -> Instant {
         let config = &self.node.config;
-        let idle = self.heard + config.limits.idle_timeout();
+        let idle = self.gone_at();
         let login = match self.state {
             State::Session(_) => idle,
             // What a client has asked for in time is carried out.
@@ -592,12 +634,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (config, now) = (&self.node.config, Instant::now());
         let write_timeout = config.write_timeout;
         if self.out.len() > self.out_taken {
-            let stuck = *self.stuck.get_or_insert(now);
-            if now.duration_since(stuck) >= write_timeout {
+            let stuck = self.stuck.get_or_insert(Stuck { since: now, taken: self.out_taken });
+            if now.duration_since(stuck.since) >= write_timeout {
+                // Not said, since nobody reads it, but counted.
+                self.node.metrics.closing(ClosingCode::SlowReader);
                 return Some("the client does not read".into());
             }
         }
-        if now.duration_since(self.heard) >= config.limits.idle_timeout() {
+        if now >= self.gone_at() {
             self.close(ClosingCode::Idle, None);
         } else if now.duration_since(self.started) >= config.login_timeout
             && !matches!(self.state, State::Session(_))

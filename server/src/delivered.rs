@@ -38,6 +38,11 @@ impl Delivered {
         }
     }
 
+    /// Forgets what waits: it is of logs that may be gone. Its entries are pushed again to the next login.
+    pub fn forget(&self) {
+        self.waiting().clear();
+    }
+
     /// Writes what waits for one user.
     ///
     /// # Errors

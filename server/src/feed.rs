@@ -154,6 +154,8 @@ struct Reader {
     outbox: Arc<Outbox>,
     /// Whether the session was told and has not looked yet.
     signalled: bool,
+    /// Whether it may have been pushed what the log no longer has.
+    cut: bool,
 }
 
 /// What a session finds in a feed.
@@ -206,7 +208,7 @@ impl Feed {
             // Most conversations have the sessions of two users.
             self.readers.reserve_exact(READERS_FEW - self.readers.len());
         }
-        self.readers.insert(Reader { outbox, signalled: false })
+        self.readers.insert(Reader { outbox, signalled: false, cut: false })
     }
 
     /// Removes a local session; returns whose it was.
@@ -228,6 +230,9 @@ impl Feed {
     pub fn look(&mut self, slot: usize, cursor: Seq) -> Found<'_> {
         if let Some(reader) = self.readers.get_mut(slot) {
             reader.signalled = false;
+            if reader.cut {
+                return Found::Lost;
+            }
         }
         let head = self.head();
         let lines = self.recent.as_ref().map(|recent| recent.ring.iter()).unwrap_or_default();
@@ -379,6 +384,23 @@ impl Feed {
             self.rumoured = after;
             self.drop_held();
         }
+    }
+
+    /// The store's log ends at `head`, before entries that were shown: it is not the log that the present readers have read. Others start on it
+    /// as it is.
+    pub fn cut(&mut self, head: Seq, wakes: &mut Wakes) {
+        self.forget();
+        self.start(head);
+        for (_, reader) in &mut self.readers {
+            reader.cut = true;
+        }
+        self.signal(wakes);
+    }
+
+    /// What was read may be of another log: nothing of it is kept but how far it was shown.
+    pub fn doubt(&mut self) {
+        self.drop_recent();
+        self.rights = None;
     }
 
     // --- Rights ---
@@ -647,6 +669,25 @@ mod tests {
         world.feed.lose(Seq(3), &mut wakes);
         wakes.fire();
         assert_eq!(world.look(3), Err("lost"));
+    }
+
+    #[test]
+    fn who_was_shown_what_is_gone_is_told_and_others_start_anew() {
+        let mut world = World::new(0);
+        world.hint(&[1, 2, 3]);
+        world.feed.doubt();
+        assert_eq!((world.look(1), world.feed.head()), (Err("in store"), Seq(3)));
+        world.outbox.take();
+        let mut wakes = Wakes::default();
+        world.feed.cut(Seq(2), &mut wakes);
+        wakes.fire();
+        assert_eq!(world.outbox.take().signals.len(), 1);
+        assert_eq!(world.look(3), Err("lost"));
+        assert_eq!(world.look(1), Err("lost"), "it may not know what it has read");
+        world.confirm(vec![message(3), message(4)]);
+        assert_eq!(world.look(3), Err("lost"), "another entry has that number now");
+        world.slot = world.feed.attach(Outbox::new(UserId::new(2).unwrap()));
+        assert_eq!(world.look(2), Ok(vec![3, 4]));
     }
 
     #[test]

@@ -113,6 +113,33 @@ impl Feeds {
         }
     }
 
+    /// How far these logs were shown here.
+    pub fn shown(&self, convs: &[ConversationId]) -> BTreeMap<ConversationId, Seq> {
+        let cells = convs.iter().filter_map(|conv| self.existing(*conv));
+        cells.map(|cell| (cell.conv, cell.lock().head())).collect()
+    }
+
+    /// Compares how far logs were shown with their heads, which the store has stated since. A log never gets shorter: where one has, the readers
+    /// are told that it cannot be delivered to them.
+    pub fn compare(&self, shown: &BTreeMap<ConversationId, Seq>, heads: &BTreeMap<ConversationId, Seq>) {
+        for (conv, shown) in shown {
+            let head = heads.get(conv).copied().unwrap_or_default();
+            let Some(cell) = self.existing(*conv).filter(|_| head < *shown) else { continue };
+            error!(conversation = %conv, %shown, %head, "the store has lost entries that were shown");
+            let mut wakes = Wakes::default();
+            cell.lock().cut(head, &mut wakes);
+            wakes.fire();
+        }
+    }
+
+    /// What was read so far may be of other logs.
+    pub fn doubt_all(&self) {
+        let cells: Vec<_> = self.cells().values().cloned().collect();
+        for cell in cells {
+            cell.lock().doubt();
+        }
+    }
+
     /// Reads what a feed misses, in the background, if it misses anything and nobody reads it yet.
     pub fn fill(self: &Arc<Self>, cell: &Arc<FeedCell>) {
         let Some(after) = cell.lock().gap() else { return };

@@ -79,7 +79,7 @@ fn check(args: &Args) -> ExitCode {
     let argon2 = Argon2id::new(args.argon2_memory, args.argon2_passes, 1, Arc::new(SystemEntropy));
     let checked = filter
         .and_then(|_| argon2.context("the argon2 parameters"))
-        .and_then(|_| Ok((args.database()?, args.redis()?, args.admin_token()?)));
+        .and_then(|_| Ok((args.check_limits()?, args.database()?, args.redis()?, args.admin_token()?)));
     match checked {
         Ok(_) => {
             println!("the configuration can be used");
@@ -135,6 +135,7 @@ async fn open(database: Database) -> anyhow::Result<Arc<dyn Store>> {
 
 /// Runs a node until it is told to end; whether it ended in order.
 async fn run(args: &Args) -> anyhow::Result<bool> {
+    args.check_limits()?;
     let config = args.node();
     allow_files(config.connections_max as u64 + FILES_RESERVED);
     let token = args.admin_token()?;

@@ -10,7 +10,12 @@ use std::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
     registry::Registry,
 };
 use protocol::{ErrorCode, Request, message::ClosingCode};
@@ -92,7 +97,7 @@ impl Default for Metrics {
         zero(&metrics.refusals, "code", &codes);
         let reasons = ["node_full", "address_full", "not_a_balancer", "no_proxy_header"];
         zero(&metrics.refused_connections, "reason", &reasons);
-        zero(&metrics.pauses, "whose", &["session", "address"]);
+        zero(&metrics.pauses, "whose", &["session", "address", "replies"]);
         zero(&metrics.logins, "by", &["password", "token"]);
         let acts = ["look", "kick", "ban", "unban", "passwd", "drain", "refused"];
         zero(&metrics.operators, "act", &acts);
@@ -184,7 +189,8 @@ impl fmt::Debug for Now {
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(node) = self.node.upgrade() else { return Ok(()) };
-        let up = ConstGauge::new(i64::from(self.relay.state() != RelayState::Away));
+        let flows = !matches!(self.relay.state(), RelayState::Away | RelayState::Wedged);
+        let up = ConstGauge::new(i64::from(flows));
         let metric = encoder.encode_descriptor(
             "relay_up",
             "Whether hints flow, as far as is known",
@@ -192,6 +198,14 @@ impl Collector for Now {
             up.metric_type(),
         )?;
         up.encode(metric)?;
+        let wedges = ConstCounter::new(self.relay.wedges());
+        let metric = encoder.encode_descriptor(
+            "relay_wedged",
+            "Links to Redis given up because nothing that was published came back",
+            None,
+            wedges.metric_type(),
+        )?;
+        wedges.encode(metric)?;
         let gauges = node.gauges();
         for (name, help, bound) in
             [("held", "What the node holds", false), ("held_max", "How much it may hold", true)]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use protocol::{Clock, Entropy, Limits, Net};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -21,8 +21,8 @@ use crate::{
     relay::{Relay, RelayEvent, RelayEvents},
     retention::Retention,
     sizes::Sizes,
-    store::Store,
-    sweep::Sweep,
+    store::{self, Store},
+    sweep::{Prompts, Sweep},
     throttle::{Rates, Throttle, loopback},
 };
 
@@ -51,8 +51,10 @@ pub struct NodeConfig {
     pub connections_max: usize,
     /// From connection to login.
     pub login_timeout: Duration,
-    /// In which a reader must take something.
+    /// In which a reader must take all that waits for it, or as much as the next says.
     pub write_timeout: Duration,
+    /// Bytes a second that a reader must take, on average over that time.
+    pub reading_rate_min: u32,
     /// Sessions of one user on this node.
     pub sessions_per_user_max: usize,
     /// What the committer checks.
@@ -84,6 +86,7 @@ impl Default for NodeConfig {
             connections_max: 16_000,
             login_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            reading_rate_min: 256,
             sessions_per_user_max: 64,
             bounds: Bounds {
                 members_per_group_max: 2000,
@@ -203,9 +206,12 @@ impl RunningNode {
         });
 
         let committer = services.spawn(worker.run());
-        let gap = Arc::new(Notify::new());
-        services.spawn(sweep.run(Arc::clone(&gap), stop_services.child_token()));
-        services.spawn(listen_to_relay(Arc::clone(&node), relay_events, gap, stop_services.child_token()));
+        let prompts = Arc::<Prompts>::default();
+        node.store.on_change(when_the_store_changes(&node, &prompts));
+        services.spawn(sweep.run(Arc::clone(&prompts), stop_services.child_token()));
+        let listening =
+            listen_to_relay(Arc::clone(&node), relay_events, prompts, stop_services.child_token());
+        services.spawn(listening);
         let writer = (Arc::clone(&node.delivered), stop_services.child_token());
         services.spawn(async move { writer.0.run(writer.1).await });
         if let Some(retention) = node.config.retention {
@@ -254,10 +260,22 @@ impl RunningNode {
     }
 }
 
+/// What this node believes of heads and rights came from other logs: nothing is numbered from it, and it is compared with what there is now.
+fn when_the_store_changes(node: &Arc<Node>, prompts: &Arc<Prompts>) -> store::Listener {
+    let (node, prompts) = (Arc::downgrade(node), Arc::clone(prompts));
+    Arc::new(move || {
+        if let Some(node) = node.upgrade() {
+            node.feeds.doubt_all();
+            node.delivered.forget();
+            prompts.changed.notify_one();
+        }
+    })
+}
+
 async fn listen_to_relay(
     node: Arc<Node>,
     mut events: RelayEvents,
-    gap: Arc<Notify>,
+    prompts: Arc<Prompts>,
     stop: CancellationToken,
 ) {
     while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
@@ -274,10 +292,11 @@ async fn listen_to_relay(
             RelayEvent::Head(conv, head) => node.feeds.observe([(conv, head)]),
             RelayEvent::Gap => {
                 node.metrics.gaps.inc();
-                gap.notify_one();
+                prompts.gap.notify_one();
             }
             RelayEvent::Presence(user) => node.registry.changed_elsewhere(user),
             RelayEvent::PresenceOfAll => node.registry.all_changed_elsewhere(),
+            RelayEvent::LeaseLost => node.registry.probe(),
         }
     }
 }

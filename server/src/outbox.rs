@@ -73,6 +73,8 @@ pub struct Letters {
     pub signals: Vec<ConversationId>,
     /// Whether the session's token may have been revoked.
     pub revoked: bool,
+    /// Whether the session has to see soon if its client is there.
+    pub probe: bool,
     /// Friends whose state changed.
     pub presence: BTreeSet<UserId>,
     /// Operators' questions.

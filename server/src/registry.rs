@@ -99,6 +99,15 @@ impl Registry {
         }
     }
 
+    /// Has every session see whether its client is there.
+    pub fn probe(&self) {
+        let mut wakes = Wakes::default();
+        for outbox in self.state().sessions.values().flatten() {
+            outbox.put(&mut wakes, |letters| letters.probe = true);
+        }
+        wakes.fire();
+    }
+
     /// Sessions served.
     pub fn session_count(&self) -> usize {
         self.state().sessions.values().map(Vec::len).sum()

@@ -55,6 +55,8 @@ struct Cursor {
     paging: bool,
     /// Whether it is to be looked at.
     queued: bool,
+    /// Whether the client was told that it cannot be delivered.
+    lost: bool,
 }
 
 /// Of a user who was a member several times, or is no longer.
@@ -198,8 +200,8 @@ impl Session {
             if target > seq {
                 self.targets.insert(conv, target);
             }
-            let (place, paging, queued) = (Some(place), false, false);
-            let cursor = Cursor { place, seq, from, delivered, ends, announced, paging, queued };
+            let (place, paging, queued, lost) = (Some(place), false, false, false);
+            let cursor = Cursor { place, seq, from, delivered, ends, announced, paging, queued, lost };
             self.cursors.insert(conv, cursor);
             self.enqueue(conv);
         }
@@ -233,6 +235,7 @@ impl Session {
             announced: false,
             paging: false,
             queued,
+            lost: false,
         };
         self.cursors.insert(conv, cursor);
         self.enqueue(conv);
@@ -351,9 +354,9 @@ impl Session {
         let mut grown = Vec::new();
         for (conv, seq) in cursors {
             let Some(cursor) = self.cursors.get_mut(conv) else { continue };
-            // No more than was pushed to this session.
+            // No more than was pushed to this session, and nothing of a log that may not be what it was.
             let seq = (*seq).min(cursor.seq);
-            if seq > cursor.delivered {
+            if seq > cursor.delivered && !cursor.lost {
                 cursor.delivered = seq;
                 grown.push((*conv, seq));
             }
@@ -467,5 +470,6 @@ impl Cursor {
     fn lose(&mut self, conv: ConversationId, out: &mut Vec<u8>) {
         write_push(out, &Push::Lost { conv, after: self.seq });
         self.place = None;
+        self.lost = true;
     }
 }

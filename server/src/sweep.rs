@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use protocol::{ConversationId, UnixMillis};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -22,6 +22,8 @@ use crate::{
 
 /// How long an entry stays in memory at most, since it may be erased in the store (SPEC.md, section 10).
 const MEMORY_MAX: Duration = Duration::from_secs(120);
+/// The pause before heads are compared again, if the store did not answer.
+const RETRY: Duration = Duration::from_millis(500);
 /// Heads in one query.
 const BATCH_MAX: usize = 1000;
 
@@ -38,24 +40,40 @@ pub struct Sweep {
     left: Vec<ConversationId>,
     /// When entries in memory were aged last.
     aged: Instant,
+    /// Whether all local heads are to be compared, and that has not succeeded yet.
+    owed: bool,
+}
+
+/// What makes the sweep look before its time.
+#[derive(Debug, Default)]
+pub struct Prompts {
+    /// Hints may have been lost.
+    pub gap: Notify,
+    /// The store is another one than before, with another time.
+    pub changed: Notify,
 }
 
 impl Sweep {
     /// A sweep that has not looked yet.
     pub fn new(store: Arc<dyn Store>, feeds: Arc<Feeds>, config: &NodeConfig) -> Self {
         let NodeConfig { sweep_interval: interval, sweep_round: round, sizes, .. } = *config;
-        Self { store, feeds, interval, round, sizes, since: None, left: Vec::new(), aged: Instant::now() }
+        let (left, aged) = (Vec::new(), Instant::now());
+        Self { store, feeds, interval, round, sizes, since: None, left, aged, owed: false }
     }
 
-    /// Looks at every interval, and at once when `gap` says that hints may have been lost; until `stop`.
-    pub async fn run(mut self, gap: Arc<tokio::sync::Notify>, stop: CancellationToken) {
+    /// Looks at every interval, and at once at all heads when it is prompted; until `stop`.
+    pub async fn run(mut self, prompts: Arc<Prompts>, stop: CancellationToken) {
         let mut failed = false;
         loop {
             let look = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = gap.notified() => self.compare_all().await,
-                () = tokio::time::sleep(self.interval) => self.look().await,
+                () = prompts.changed.notified() => {
+                    self.since = None;
+                    self.compare_all().await
+                }
+                () = prompts.gap.notified() => self.compare_all().await,
+                () = tokio::time::sleep(self.pause()) => self.look().await,
             };
             match look {
                 Ok(()) => failed = false,
@@ -73,7 +91,15 @@ impl Sweep {
         }
     }
 
+    /// Until the next look. What is owed is tried again soon.
+    fn pause(&self) -> Duration {
+        if self.owed { self.interval.min(RETRY) } else { self.interval }
+    }
+
     async fn look(&mut self) -> store::Result<()> {
+        if self.owed {
+            self.compare_all().await?;
+        }
         let look_back = i64::try_from(self.sizes.sweep_look_back.as_millis()).unwrap_or(i64::MAX);
         match self.since {
             // The first look finds out what time it is in the store. No feed is older than an interval.
@@ -106,13 +132,20 @@ impl Sweep {
         self.compare(&some).await
     }
 
-    async fn compare_all(&self) -> store::Result<()> {
-        self.compare(&self.feeds.read_convs()).await
+    async fn compare_all(&mut self) -> store::Result<()> {
+        self.owed = true;
+        self.compare(&self.feeds.read_convs()).await?;
+        self.owed = false;
+        Ok(())
     }
 
     async fn compare(&self, convs: &[ConversationId]) -> store::Result<()> {
         for batch in convs.chunks(BATCH_MAX) {
-            self.feeds.observe(self.store.heads(batch).await?);
+            // Before the store is asked: by then it has all of it.
+            let shown = self.feeds.shown(batch);
+            let heads = self.store.heads(batch).await?;
+            self.feeds.compare(&shown, &heads);
+            self.feeds.observe(heads);
         }
         Ok(())
     }

@@ -418,7 +418,8 @@ fn timing(knobs: &Knobs) -> Timing {
     Timing {
         connect_timeout: lease * 3 / 10,
         response_timeout: lease / 5,
-        ping_interval: lease / 10,
+        canary_interval: lease / 10,
+        canary_patience: lease * 3 / 10,
         lease,
         heartbeat: Duration::from_millis(knobs.heartbeat_ms),
         backoff: (lease / 100, lease / 5),

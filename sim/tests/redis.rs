@@ -117,7 +117,8 @@ fn words(words: &[&str]) -> Vec<u8> {
 fn join(url: &str, deployment: [u8; 16]) -> Peer {
     let mut config = RedisConfig::parse(url, "test").unwrap();
     config.timing = Timing {
-        ping_interval: Duration::from_millis(100),
+        canary_interval: Duration::from_millis(100),
+        canary_patience: Duration::from_secs(5),
         response_timeout: Duration::from_secs(5),
         heartbeat: Duration::from_millis(200),
         lease: Duration::from_secs(20),

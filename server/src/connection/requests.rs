@@ -7,16 +7,22 @@ use protocol::{
     message::{CursorsSet, Done, LoggedIn, Refused, Resume, Send, SetCursors, write_error, write_reply},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tracing::Instrument as _;
+use tracing::{debug_span, trace};
 
-use super::{Connection, State};
+use super::{Connection, State, in_background};
 use crate::{
     commands::{self, Effect, Who},
     committer,
 };
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Carries out a request, or begins to.
     pub(super) fn take_request(&mut self, id: Option<RequestId>, request: Request) {
+        debug_span!("command", op = request.name()).in_scope(|| self.take_in_span(id, request));
+    }
+
+    fn take_in_span(&mut self, id: Option<RequestId>, request: Request) {
+        trace!("taken");
         self.node.metrics.request(&request);
         // Only `ack` comes without an id, and is then not answered, unless it is refused.
         let answer = id.unwrap_or_default();
@@ -79,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn start(&mut self, command: impl Future<Output = Effect> + std::marker::Send + 'static) {
-        self.command = Some(Box::pin(command.in_current_span()));
+        self.command = Some(in_background(command));
     }
 
     fn send(&mut self, id: RequestId, request: Send) {
@@ -112,7 +118,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             id,
         };
         match self.node.committer.submit(committer::Job::Send(job)) {
-            Ok(()) => self.in_flight += 1,
+            Ok(()) => {
+                self.in_flight += 1;
+                if self.in_flight == self.node.config.limits.requests_in_flight_max {
+                    self.node.metrics.pause("replies");
+                }
+            }
             Err(code) => self.refuse(Some(id), &code.into()),
         }
     }

@@ -8,7 +8,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use protocol::{ClientMsgId, ConversationId, Entry, EntryBody, Seq, UserId, message::PresenceState};
 use tokio::time::timeout;
 
-use super::{Hint, Relay, RelayEvent, RelayEvents};
+use super::{Hint, Relay, RelayEvent, RelayEvents, RelayState};
 use crate::feed::Line;
 
 /// How long anything may take that has to happen. It decides no test that passes.
@@ -56,9 +56,20 @@ pub async fn apart(mut here: Peer, mut twin: Peer, mut other: Peer) {
 }
 
 impl Peer {
-    /// Waits until it knows about presence: then it is connected to whatever it connects to.
+    /// Waits until it knows about presence, and says that hints flow: then it is connected to whatever it connects to.
     pub async fn settle(&mut self) {
         self.until(u64::from(UserId::MAX), PresenceState::Offline).await;
+        self.until_state(RelayState::Up).await;
+    }
+
+    /// Waits for the relay's state.
+    pub async fn until_state(&self, state: RelayState) {
+        let wait = async {
+            while self.relay.state() != state {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited for the relay to be {state:?}"));
     }
 
     /// Waits for a user's state.
@@ -81,7 +92,10 @@ impl Peer {
                     return (hint.conv.to_string(), hint.lines.iter().map(|line| line.seq.0).collect());
                 }
                 RelayEvent::Head(conv, head) => return (conv.to_string(), vec![head.0]),
-                RelayEvent::Gap | RelayEvent::Presence(_) | RelayEvent::PresenceOfAll => {}
+                RelayEvent::Gap
+                | RelayEvent::Presence(_)
+                | RelayEvent::PresenceOfAll
+                | RelayEvent::LeaseLost => {}
             }
         }
     }

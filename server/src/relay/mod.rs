@@ -41,6 +41,8 @@ pub enum RelayEvent {
     Presence(UserId),
     /// Any user's state may have changed: other nodes' presence became known, or unknown.
     PresenceOfAll,
+    /// This node stood still, or the relay was emptied: it was taken for gone, and has to see which of its sessions' clients are there.
+    LeaseLost,
 }
 
 /// Whether hints flow.
@@ -50,6 +52,8 @@ pub enum RelayState {
     Up,
     /// They should and do not: entries of other nodes are found by the sweep.
     Away,
+    /// What should carry them answers, and delivers nothing. As bad as away, and harder to see.
+    Wedged,
     /// There is none, and none is wanted.
     Absent,
 }
@@ -81,6 +85,11 @@ pub trait Relay: Send + Sync + 'static {
     /// What the other nodes know this one by, if there is such a name now.
     fn incarnation(&self) -> Option<String> {
         None
+    }
+
+    /// How often it was found to deliver nothing.
+    fn wedges(&self) -> u64 {
+        0
     }
 
     /// Whether another node serves a user.

@@ -10,10 +10,12 @@
 //! |---|---|
 //! | `g7`, `u1` | channels: of a group, of a user |
 //! | `presence` | channel: changes of presence |
+//! | `canary:N` | channel: a node's own, to hear itself |
 //! | `nodes` | set: incarnations that have or had a lease |
 //! | `lease:I` | an incarnation's lease: it expires; the number of its last change |
 //! | `users:I` | set: the users that it serves; expires with it |
 
+mod canary;
 mod config;
 mod inbox;
 mod link;
@@ -47,6 +49,7 @@ pub use self::config::{RedisConfig, RedisUrlError, Timing};
 #[cfg(any(test, fuzzing))]
 pub use self::wire::fuzz as hints_fuzz;
 use self::{
+    canary::Canary,
     link::Supervisor,
     news::News,
     subscriptions::Subscriptions,
@@ -86,6 +89,8 @@ struct Shared {
     /// The other nodes' presence should be read before its time.
     read_soon: Notify,
     news: News,
+    /// Whether what is published comes back.
+    canary: Canary,
     /// Bytes of entries in the queue.
     queued_bytes: AtomicUsize,
     /// The number of the incarnation that was written last; 0 before the first.
@@ -128,6 +133,7 @@ impl RedisRelay {
             view_changed: Notify::new(),
             read_soon: Notify::new(),
             news: News::default(),
+            canary: Canary::default(),
             queued_bytes: AtomicUsize::new(0),
             incarnation: AtomicU64::new(0),
         });
@@ -204,8 +210,11 @@ impl Relay for RedisRelay {
     }
 
     fn state(&self) -> RelayState {
-        // A peer that went silently is noticed by the next ping.
-        if self.shared.subscriptions().is_up() { RelayState::Up } else { RelayState::Away }
+        self.shared.canary.state()
+    }
+
+    fn wedges(&self) -> u64 {
+        self.shared.canary.wedges()
     }
 
     fn incarnation(&self) -> Option<String> {
@@ -229,6 +238,11 @@ impl Shared {
             Channel::Group(group) => self.name(format_args!("g{group}")),
             Channel::User(user) => self.name(format_args!("u{user}")),
         }
+    }
+
+    /// Where this node hears itself, and nobody else listens.
+    fn canary_channel(&self) -> String {
+        self.name(format_args!("canary:{:016x}", self.origin.node.0))
     }
 
     /// Sees to it that sessions learn when presence becomes unknown.

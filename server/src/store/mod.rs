@@ -10,7 +10,7 @@ pub mod record;
 mod row;
 pub mod sqlite;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use protocol::{
@@ -434,6 +434,9 @@ pub struct Reader {
     pub delivered: Seq,
 }
 
+/// What is called when the store is another one than before.
+pub type Listener = Arc<dyn Fn() + Send + Sync>;
+
 /// The seam to the database. Calls may run at the same time; each is atomic.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -577,6 +580,13 @@ pub trait Store: Send + Sync + 'static {
     async fn users(&self, from: &UsersFrom, limit: usize) -> Result<Vec<UserRow>>;
     /// When an entry was committed, and who may read it; `None` if there is no such entry.
     async fn trace(&self, conv: ConversationId, seq: Seq) -> Result<Option<Trace>>;
+
+    /// Has `listener` called whenever it turns out that this is another store than before (a database server that took the place of another):
+    /// its logs may differ from what was read so far. That is before anything that it says is returned; the call that found it out fails, and so
+    /// does the next one that writes to logs: what it was to write was numbered before.
+    fn on_change(&self, listener: Listener) {
+        drop(listener);
+    }
 
     /// Ends what the store has open. Nothing may be called after.
     async fn close(&self);

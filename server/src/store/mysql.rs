@@ -5,6 +5,7 @@
 
 mod connections;
 mod erase;
+mod identity;
 mod open;
 mod plans;
 mod statements;
@@ -29,8 +30,8 @@ pub use self::{
 };
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
-    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
-    Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom,
+    Listener, Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome,
+    Resolved, Result, Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom,
     row::{self, EntryRow, PeriodRow, conv_keys, entry, id, json, json_keys, period, role},
     within_bytes,
 };
@@ -498,6 +499,10 @@ impl Store for MySqlStore {
         };
         let rows: Vec<(i64, String, i64)> = self.shared.all(query).await?;
         Ok(Some(Trace { committed_at, readers: row::readers(rows)? }))
+    }
+
+    fn on_change(&self, listener: Listener) {
+        self.logs.identity().listen(listener);
     }
 
     async fn close(&self) {

@@ -1,15 +1,16 @@
 //! The admin listener: what it shows, and when a node says that it is well. OPERATING.md.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use protocol::{Tcp, clock::SystemEntropy};
+use protocol::{Limits, Tcp, clock::SystemEntropy};
 use serde_json::{Value, json};
 use server::{
     admin::{AdminConfig, Readiness, serve},
+    node::NodeConfig,
     relay::{
         Relay,
         local::Hub,
@@ -32,7 +33,7 @@ use crate::{
     harness::{PATIENCE, TestNode, Wire, mid},
     mysql,
     process::Server,
-    redis::Redis,
+    redis::{Redis, Wedge},
 };
 
 /// What a path answers: status and body.
@@ -48,7 +49,11 @@ async fn get(address: &str, path: &str) -> (u16, String) {
 
 /// A node in this process, with its admin listener's address.
 async fn node_with_admin() -> (TestNode, String) {
-    let node = TestNode::in_memory().await;
+    node_with(NodeConfig::default()).await
+}
+
+async fn node_with(config: NodeConfig) -> (TestNode, String) {
+    let node = TestNode::with_config(config).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (relay, _) = Arc::new(Hub::default()).join();
@@ -91,6 +96,8 @@ async fn what_happens_is_counted() {
         ("chat_batches_total", 1.0),
         ("chat_commit_seconds_count", 1.0),
         ("chat_relay_up", 1.0),
+        ("chat_relay_wedged_total", 0.0),
+        ("chat_pauses_total{whose=\"replies\"}", 0.0),
         ("chat_held{what=\"sessions\"}", 2.0),
         ("chat_held_max{what=\"sessions\"}", 16_000.0),
     ];
@@ -102,6 +109,47 @@ async fn what_happens_is_counted() {
     while value(&get(&admin, "/metrics").await.1, "chat_connections") != Some(2.0) {
         assert!(begun.elapsed() < PATIENCE);
     }
+}
+
+/// Each limit of SPEC.md, section 8 that is reached shows in a metric of its own or by its code.
+#[tokio::test]
+async fn limits_that_are_reached_are_counted() {
+    let (node, admin) = node_with(NodeConfig {
+        limits: Limits { requests_in_flight_max: 2, text_bytes_max: 10, ..Limits::default() },
+        ..NodeConfig::default()
+    })
+    .await;
+    let ((_, mut alice), _bob) = node.friends().await;
+    let sends: String = (1..=20)
+        .map(|n| format!("{}\n", json!({"id": n, "op": "send", "mid": mid(), "conv": "d1-2", "text": "x"})))
+        .collect();
+    alice.send(sends).await;
+    alice.reply(20).await;
+    let send = json!({"op": "send", "mid": mid(), "conv": "d1-2", "text": "x".repeat(11)});
+    assert_eq!(alice.error(send).await, "bad_text");
+    alice.send("x".repeat(131_073) + "\n").await;
+    alice.find("the refusal", |line| line["error"]["code"] == "frame_too_long").await;
+    let cursors: BTreeMap<String, u64> = (1..=1001).map(|n| (format!("g{n}"), 1)).collect();
+    assert_eq!(alice.error(json!({"op": "ack", "cursors": cursors})).await, "bad_request");
+    let create = |name: String, description: String| json!({"op": "create_group", "mid": mid(), "name": name, "description": description});
+    assert_eq!(alice.error(create("x".repeat(65), String::new())).await, "bad_name");
+    assert_eq!(alice.error(create("x".into(), "x".repeat(257))).await, "bad_text");
+    let mut stranger = node.connect().await;
+    stranger.send("nonsense\n".repeat(10)).await;
+    stranger.rest().await;
+    let (_, text) = get(&admin, "/metrics").await;
+    let counted = |name: &str| value(&text, name).unwrap_or_default();
+    assert!(counted("chat_pauses_total{whose=\"replies\"}") >= 1.0);
+    for (code, times) in [
+        ("bad_text", 2.0),
+        ("frame_too_long", 1.0),
+        ("bad_request", 1.0),
+        ("bad_name", 1.0),
+        ("malformed", 10.0),
+    ] {
+        assert_eq!(counted(&format!("chat_refusals_total{{code=\"{code}\"}}")), times, "{code}");
+    }
+    assert_eq!(counted("chat_closings_total{code=\"too_many_errors\"}"), 1.0);
 }
 
 /// Every metric is in the operators' table, and nothing else is.
@@ -195,7 +243,8 @@ async fn a_node_says_why_it_is_not_ready() {
     assert_eq!(of(&draining, &none, false).await, ready(&["draining"], &[], false));
 }
 
-/// The real binary on real services: it turns red when they go, and green again by itself.
+/// The real binary on real services, with the default timing: it turns red when they go, and green again by itself. How long that takes is
+/// printed; that it is less than 5 s is the simulator's test (`sim/tests/canary.rs`), where time is virtual.
 #[tokio::test]
 async fn readiness_follows_mysql_and_redis() {
     let images = [("CHAT_REDIS_IMAGE", "chat-redis:local"), ("CHAT_MYSQL_IMAGE", "chat-mysql:local")];
@@ -203,9 +252,10 @@ async fn readiness_follows_mysql_and_redis() {
         return;
     }
     let (redis, database) = (Redis::start().await, mysql::Server::start().await);
+    let wedge = Wedge::before(redis.port).await;
     let url = database.database("readiness").await;
     let port = docker::free_port();
-    let (admin, redis_url) = (format!("127.0.0.1:{port}"), format!("redis://127.0.0.1:{}", redis.port));
+    let (admin, redis_url) = (format!("127.0.0.1:{port}"), format!("redis://127.0.0.1:{}", wedge.port));
     let options = ["--database", &url, "--redis", &redis_url, "--admin", &admin];
     let _server = Server::start_on(&options, 0).await;
     let until = async |what: &str, path: &str, status: u16, why: Value| {
@@ -223,22 +273,35 @@ async fn readiness_follows_mysql_and_redis() {
     };
     let well = json!({"ready": true, "reasons": [], "degraded": []});
     until("ready", "/readyz?strict", 200, well.clone()).await;
+    let degraded = async |what: &str, why: &str| {
+        let body = |ready| json!({"ready": ready, "reasons": [], "degraded": [why]});
+        until(what, "/readyz?strict", 503, body(false)).await;
+        until("which is no reason to send clients elsewhere", "/readyz", 200, body(true)).await;
+    };
     redis.container.pause().await.unwrap();
-    until(
-        "Redis frozen",
-        "/readyz?strict",
-        503,
-        json!({"ready": false, "reasons": [], "degraded": ["relay"]}),
-    )
-    .await;
-    until("degraded", "/readyz", 200, json!({"ready": true, "reasons": [], "degraded": ["relay"]})).await;
+    degraded("Redis frozen", "relay").await;
     redis.container.unpause().await.unwrap();
-    until("Redis back", "/readyz?strict", 200, well.clone()).await;
+    until("Redis thawed", "/readyz?strict", 200, well.clone()).await;
+    wedge.set(true);
+    degraded("Redis delivers nothing", "relay_wedged").await;
+    let (_, metrics) = get(&admin, "/metrics").await;
+    assert_eq!(value(&metrics, "chat_relay_up"), Some(0.0));
+    assert!(value(&metrics, "chat_relay_wedged_total").is_some_and(|links| links > 0.0));
+    wedge.set(false);
+    until("Redis delivers", "/readyz?strict", 200, well.clone()).await;
+    docker::kill(&redis.container).await;
+    degraded("Redis ended", "relay").await;
+    redis.container.start().await.unwrap();
+    until("Redis is back", "/readyz?strict", 200, well.clone()).await;
+    let no_store = json!({"ready": false, "reasons": ["store"], "degraded": []});
     database.container.pause().await.unwrap();
-    until("MySQL frozen", "/readyz", 503, json!({"ready": false, "reasons": ["store"], "degraded": []}))
-        .await;
+    until("MySQL frozen", "/readyz", 503, no_store.clone()).await;
     database.container.unpause().await.unwrap();
-    until("MySQL back", "/readyz", 200, well).await;
+    until("MySQL thawed", "/readyz?strict", 200, well.clone()).await;
+    docker::kill(&database.container).await;
+    until("MySQL ended", "/readyz?strict", 503, no_store).await;
+    database.container.start().await.unwrap();
+    until("MySQL is back", "/readyz?strict", 200, well).await;
 }
 
 /// The binary's option; and a node without it listens nowhere else.

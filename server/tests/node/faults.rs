@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
@@ -15,8 +15,8 @@ use protocol::{
 };
 use serde_json::json;
 use server::store::{
-    AccountRecord, Advanced, Change, Counts, Erased, Expired, FriendRow, GroupOutcome, KnownGroup, Mark,
-    MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
+    AccountRecord, Advanced, Change, Counts, Erased, Expired, FriendRow, GroupOutcome, KnownGroup, Listener,
+    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
     Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, memory::MemoryStore,
 };
 
@@ -27,7 +27,8 @@ use crate::harness::{TestNode, mid};
 /// A store whose writes to logs fail on demand.
 #[derive(Default)]
 pub(crate) struct Faulty {
-    inner: MemoryStore,
+    inner: Mutex<Arc<MemoryStore>>,
+    listener: Mutex<Option<Listener>>,
     /// So many writes are carried out, and then said to have failed.
     lose_replies: AtomicU32,
     /// Nothing works.
@@ -41,6 +42,17 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
+    /// From now on it is another store.
+    pub(crate) fn replace(&self, by: Arc<MemoryStore>) {
+        *self.inner.lock().unwrap() = by;
+        let listener = self.listener.lock().unwrap().clone();
+        listener.expect("the node listens")();
+    }
+
+    fn inner(&self) -> Arc<MemoryStore> {
+        Arc::clone(&self.inner.lock().unwrap())
+    }
+
     fn check(&self) -> Result<()> {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("away".into()));
@@ -52,12 +64,12 @@ impl Faulty {
         let conv = ConversationId::group(GroupId::new(1).unwrap());
         let Some(entry) = entries.iter().find(|entry| entry.conv == conv) else { return Ok(()) };
         if self.rival.load(Ordering::Relaxed) {
-            let head = self.inner.heads(&[conv]).await?[&conv];
+            let head = self.inner().heads(&[conv]).await?[&conv];
             let mid = ClientMsgId((u128::MAX - u128::from(head.0)).to_be_bytes());
             let from = UserId::new(2).unwrap();
             let body = EntryBody::Message { text: "first".into() };
             let rival = NewEntry { seq: head.next(), from, mid, body, ..entry.clone() };
-            assert_eq!(self.inner.append(&[rival]).await?, Outcome::Committed);
+            assert_eq!(self.inner().append(&[rival]).await?, Outcome::Committed);
         }
         Ok(())
     }
@@ -76,43 +88,43 @@ impl Store for Faulty {
     async fn append(&self, entries: &[NewEntry]) -> Result<Outcome> {
         self.check()?;
         self.let_rival_write(entries).await?;
-        self.reply(self.inner.append(entries).await?)
+        self.reply(self.inner().append(entries).await?)
     }
     async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>> {
         self.check()?;
         self.let_rival_write(entries).await?;
-        self.reply(self.inner.append_after(known, entries).await?)
+        self.reply(self.inner().append_after(known, entries).await?)
     }
     async fn apply(&self, change: &Change) -> Result<Outcome> {
         self.check()?;
-        self.reply(self.inner.apply(change).await?)
+        self.reply(self.inner().apply(change).await?)
     }
     async fn create_group(&self, group: &NewGroup) -> Result<GroupOutcome> {
         self.check()?;
-        self.reply(self.inner.create_group(group).await?)
+        self.reply(self.inner().create_group(group).await?)
     }
     async fn deployment(&self) -> Result<[u8; 16]> {
-        self.inner.deployment().await
+        self.inner().deployment().await
     }
     async fn register(&self, user: &NewUser) -> Result<RegisterOutcome> {
         self.check()?;
-        self.reply(self.inner.register(user).await?)
+        self.reply(self.inner().register(user).await?)
     }
     async fn registered_with(&self, mid: ClientMsgId) -> Result<Option<AccountRecord>> {
         self.check()?;
-        self.inner.registered_with(mid).await
+        self.inner().registered_with(mid).await
     }
     async fn account(&self, account: &Account) -> Result<Option<AccountRecord>> {
         self.check()?;
-        self.inner.account(account).await
+        self.inner().account(account).await
     }
     async fn user_name(&self, user: UserId) -> Result<Option<String>> {
         self.check()?;
-        self.inner.user_name(user).await
+        self.inner().user_name(user).await
     }
     async fn rehash(&self, user: UserId, from: &str, to: &str) -> Result<bool> {
         self.check()?;
-        self.inner.rehash(user, from, to).await
+        self.inner().rehash(user, from, to).await
     }
     async fn add_token(
         &self,
@@ -123,31 +135,31 @@ impl Store for Faulty {
         keep: usize,
     ) -> Result<bool> {
         self.check()?;
-        self.inner.add_token(hash, user, verified, at, keep).await
+        self.inner().add_token(hash, user, verified, at, keep).await
     }
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
         self.check()?;
-        self.inner.token(hash).await
+        self.inner().token(hash).await
     }
     async fn remove_token(&self, hash: &TokenHash) -> Result<()> {
         self.check()?;
-        self.inner.remove_token(hash).await
+        self.inner().remove_token(hash).await
     }
     async fn created_with(&self, creator: UserId, mid: ClientMsgId) -> Result<Option<KnownGroup>> {
         self.check()?;
-        self.inner.created_with(creator, mid).await
+        self.inner().created_with(creator, mid).await
     }
     async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved> {
         self.check()?;
-        self.inner.resolve(keys, convs).await
+        self.inner().resolve(keys, convs).await
     }
     async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>> {
         self.check()?;
-        self.inner.heads(convs).await
+        self.inner().heads(convs).await
     }
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
         self.check()?;
-        self.inner.snapshots(convs).await
+        self.inner().snapshots(convs).await
     }
     async fn entries(
         &self,
@@ -157,7 +169,7 @@ impl Store for Faulty {
         bytes: usize,
     ) -> Result<Vec<Entry>> {
         self.check()?;
-        self.inner.entries(conv, after, limit, bytes).await
+        self.inner().entries(conv, after, limit, bytes).await
     }
     async fn entries_before(
         &self,
@@ -168,19 +180,19 @@ impl Store for Faulty {
         bytes: usize,
     ) -> Result<Vec<Entry>> {
         self.check()?;
-        self.inner.entries_before(conv, from, before, limit, bytes).await
+        self.inner().entries_before(conv, from, before, limit, bytes).await
     }
     async fn now(&self) -> Result<UnixMillis> {
         self.check()?;
-        self.inner.now().await
+        self.inner().now().await
     }
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
         self.check()?;
-        self.inner.advanced(since, limit).await
+        self.inner().advanced(since, limit).await
     }
     async fn periods(&self, user: UserId) -> Result<Vec<Period>> {
         self.check()?;
-        let periods = self.inner.periods(user).await;
+        let periods = self.inner().periods(user).await;
         if self.hold_periods.swap(false, Ordering::Relaxed) {
             self.holding.notify_one();
             self.release.notified().await;
@@ -189,23 +201,23 @@ impl Store for Faulty {
     }
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
         self.check()?;
-        self.inner.periods_in(user, convs).await
+        self.inner().periods_in(user, convs).await
     }
     async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq> {
         self.check()?;
-        self.inner.delivered(user, conv).await
+        self.inner().delivered(user, conv).await
     }
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {
         self.check()?;
-        self.inner.set_delivered(cursors).await
+        self.inner().set_delivered(cursors).await
     }
     async fn friends(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<FriendRow>> {
         self.check()?;
-        self.inner.friends(user, after, limit).await
+        self.inner().friends(user, after, limit).await
     }
     async fn groups(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<GroupInfo>> {
         self.check()?;
-        self.inner.groups(user, after, limit).await
+        self.inner().groups(user, after, limit).await
     }
     async fn members(
         &self,
@@ -215,19 +227,19 @@ impl Store for Faulty {
         limit: usize,
     ) -> Result<Option<Vec<MemberRow>>> {
         self.check()?;
-        self.inner.members(g, reader, after, limit).await
+        self.inner().members(g, reader, after, limit).await
     }
     async fn counts(&self, user: UserId) -> Result<Counts> {
         self.check()?;
-        self.inner.counts(user).await
+        self.inner().counts(user).await
     }
     async fn expired(&self) -> Result<Option<Mark>> {
         self.check()?;
-        self.inner.expired().await
+        self.inner().expired().await
     }
     async fn expire(&self, after: Option<Mark>, before: UnixMillis, limit: usize) -> Result<Expired> {
         self.check()?;
-        self.inner.expire(after, before, limit).await
+        self.inner().expire(after, before, limit).await
     }
     async fn erase(
         &self,
@@ -237,11 +249,11 @@ impl Store for Faulty {
         limit: usize,
     ) -> Result<Erased> {
         self.check()?;
-        self.inner.erase(conv, user, from, limit).await
+        self.inner().erase(conv, user, from, limit).await
     }
     async fn rename_in(&self, conv: ConversationId, seq: Seq, body: &EntryBody) -> Result<()> {
         self.check()?;
-        self.inner.rename_in(conv, seq, body).await
+        self.inner().rename_in(conv, seq, body).await
     }
     async fn conversations(
         &self,
@@ -250,15 +262,18 @@ impl Store for Faulty {
         limit: usize,
     ) -> Result<Vec<ConversationId>> {
         self.check()?;
-        self.inner.conversations(user, after, limit).await
+        self.inner().conversations(user, after, limit).await
     }
     async fn users(&self, from: &UsersFrom, limit: usize) -> Result<Vec<UserRow>> {
         self.check()?;
-        self.inner.users(from, limit).await
+        self.inner().users(from, limit).await
     }
     async fn trace(&self, conv: ConversationId, seq: Seq) -> Result<Option<Trace>> {
         self.check()?;
-        self.inner.trace(conv, seq).await
+        self.inner().trace(conv, seq).await
+    }
+    fn on_change(&self, listener: Listener) {
+        *self.listener.lock().unwrap() = Some(listener);
     }
     async fn close(&self) {}
 }

@@ -1,15 +1,25 @@
 //! Limits and the ends of connections: SPEC.md, sections 3, 6 and 8.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use protocol::Limits;
 use serde_json::json;
 use server::{
+    metrics,
     node::NodeConfig,
+    relay::none::NoRelay,
     throttle::{Penalty, Rate, Rates},
 };
 
-use crate::harness::{TestNode, Wire, mid};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    harness::{TestNode, Wire, mid},
+    probing::{Client, ROOM},
+};
 
 #[tokio::test]
 async fn lines_before_login_are_short_and_few() {
@@ -92,6 +102,38 @@ async fn who_never_reads_is_cut_off() {
     alice.find("bob is gone", |l| l["push"] == "presence" && l["state"] == "offline").await;
     // What was in the sockets is still read; then the end.
     assert!(deaf.rest().await.len() < 200 * 60_000, "the rest was never sent");
+}
+
+/// Some bytes now and then are no better than none; a reader that is slow and not too slow gets all of it. In virtual time, without sockets.
+#[tokio::test(start_paused = true)]
+async fn who_reads_too_little_is_cut_off() {
+    for (bytes_each_ten_seconds, enough) in [(64, false), (4096, true)] {
+        let node = TestNode::in_memory().await;
+        let mut alice = Client::new(&node, 1, "alice", ROOM).await;
+        let mut slow = Client::new(&node, 2, "slow", 256).await;
+        alice.ok(json!({"op": "befriend", "mid": mid(), "user": 2})).await;
+        alice.ok(json!({"op": "send", "mid": mid(), "conv": "d1-2", "text": "x".repeat(60_000)})).await;
+        let registry = Arc::clone(&node.running.node().registry);
+        let (begun, mut read) = (Instant::now(), 0);
+        while read < 50_000 && registry.session_count() == 2 {
+            let mut some = vec![0; bytes_each_ten_seconds];
+            read += slow.0.read_exact(&mut some).await.unwrap_or(0);
+            for client in [&mut alice, &mut slow] {
+                client.0.write_all(b"{\"id\":1,\"op\":\"ping\"}\n").await.ok();
+            }
+            sleep(Duration::from_secs(10)).await;
+        }
+        assert_eq!(registry.session_count(), if enough { 2 } else { 1 }, "{bytes_each_ten_seconds}");
+        assert_eq!(read >= 50_000, enough);
+        let (relay, _) = NoRelay::new();
+        let inner = node.running.node();
+        let metrics = metrics::text(&inner.metrics.registry(inner, Arc::new(relay)));
+        assert_eq!(metrics.contains("chat_closings_total{code=\"slow_reader\"} 1\n"), !enough, "{metrics}");
+        if !enough {
+            let after = begun.elapsed().as_secs();
+            assert!((30..=60).contains(&after), "{after} s");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,19 @@
 //! The relay on a real Redis, in a container: SPEC.md, guarantees 7 and 8 and section 10, with Redis failing in every way.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use protocol::{Tcp, UserId, clock::SystemEntropy, message::PresenceState};
 use serde_json::json;
 use server::{
     node::NodeConfig,
     relay::{
-        Relay as _, RelayState,
+        Relay as _, RelayEvent, RelayState,
         conformance::{Peer, apart, suite},
         redis::{RedisConfig, RedisRelay, Timing},
     },
@@ -19,11 +25,14 @@ use testcontainers::{
     runners::AsyncRunner as _,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use crate::{
     docker::{Container, available, free_port, image},
@@ -77,11 +86,69 @@ impl Redis {
     }
 }
 
+/// What stands before a Redis and can make a wedged one of it: everything is answered, and what is published reaches nobody.
+pub(crate) struct Wedge {
+    pub(crate) port: u16,
+    wedged: Arc<AtomicBool>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+impl Wedge {
+    pub(crate) async fn before(redis: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (wedged, tracker) = (Arc::<AtomicBool>::default(), TaskTracker::new());
+        let accepting = tracker.spawn({
+            let (wedged, tracker) = (Arc::clone(&wedged), tracker.clone());
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    tracker.spawn(forward(client, redis, Arc::clone(&wedged)));
+                }
+            }
+        });
+        Self { port, wedged, _accepting: AbortOnDropHandle::new(accepting) }
+    }
+
+    pub(crate) fn set(&self, wedged: bool) {
+        self.wedged.store(wedged, Ordering::Relaxed);
+    }
+}
+
+async fn forward(client: TcpStream, redis: u16, wedged: Arc<AtomicBool>) {
+    // A command with as many arguments and the same kind of reply.
+    const PUBLISH: &[u8] = b"$7\r\nPUBLISH\r\n";
+    const HARMLESS: &[u8] = b"$5\r\nSETNX\r\n";
+    let Ok(server) = TcpStream::connect(("127.0.0.1", redis)).await else { return };
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let up = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            let mut rest = &buffer[..read];
+            while wedged.load(Ordering::Relaxed)
+                && let Some(at) = rest.windows(PUBLISH.len()).position(|bytes| bytes == PUBLISH)
+            {
+                to_server.write_all(&rest[..at]).await.ok();
+                to_server.write_all(HARMLESS).await.ok();
+                rest = &rest[at + PUBLISH.len()..];
+            }
+            if to_server.write_all(rest).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = up => {}
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+    }
+}
+
 /// Short intervals, and a lease that outlasts what a busy machine does.
 fn config(port: u16) -> RedisConfig {
     let mut config = RedisConfig::parse(&format!("redis://127.0.0.1:{port}"), "test").unwrap();
     config.timing = Timing {
-        ping_interval: Duration::from_millis(100),
+        canary_interval: Duration::from_millis(100),
+        canary_patience: Duration::from_secs(1),
         response_timeout: Duration::from_secs(1),
         heartbeat: Duration::from_millis(200),
         lease: Duration::from_secs(10),
@@ -294,7 +361,18 @@ async fn presence_survives_that_redis_is_emptied() {
     b.relay.set_online(user(2), true);
     a.until(2, PresenceState::Online).await;
     b.until(1, PresenceState::Online).await;
+    // Neither had a lease before its first.
+    for peer in [&mut a, &mut b] {
+        while let Ok(event) = peer.events.try_recv() {
+            assert!(!matches!(event, RelayEvent::LeaseLost));
+        }
+    }
     assert_eq!(redis.command(b"FLUSHALL").await, "+OK");
+    // Their sessions' clients are probed.
+    for peer in [&mut a, &mut b] {
+        let lost = async { while !matches!(peer.events.recv().await, Some(RelayEvent::LeaseLost)) {} };
+        timeout(PATIENCE, lost).await.expect("it notices");
+    }
     // Who joins now knows only what was written since.
     let mut late = join(redis.config(), DEPLOYMENT);
     late.until(1, PresenceState::Online).await;
@@ -334,6 +412,38 @@ async fn a_frozen_redis_is_noticed() {
         timeout(Duration::from_millis(200), a.hint()).await.is_ok()
     })
     .await;
+}
+
+/// A Redis that answers and delivers nothing is found out and said to be wedged; what is missed is found by the looks after each new link, and
+/// hints flow again by themselves. SPEC.md, guarantee 7 and section 10.
+#[tokio::test]
+async fn a_redis_that_delivers_nothing_is_noticed() {
+    if not_run().await {
+        return;
+    }
+    let redis = Redis::start().await;
+    let wedge = Wedge::before(redis.port).await;
+    let mut pair = Pair::start(&config(wedge.port), NEVER).await;
+    pair.see("online").await;
+    pair.chat("before").await;
+    let (relay, events) = start(config(wedge.port), DEPLOYMENT);
+    let mut witness = Peer { relay: Arc::new(relay), events };
+    witness.settle().await;
+    wedge.set(true);
+    witness.until_state(RelayState::Wedged).await;
+    assert!(witness.relay.wedges() > 0);
+    pair.chat("by the looks after new links").await;
+    pair.see("online").await;
+    wedge.set(false);
+    witness.until_state(RelayState::Up).await;
+    witness.subscribe(3, &["g7"]).await;
+    let other = join(config(wedge.port), DEPLOYMENT);
+    other.until_state(RelayState::Up).await;
+    other.publish("g7", &[1]);
+    assert_eq!(witness.hint().await, ("g7".into(), vec![1]));
+    pair.alice.aside.clear();
+    pair.bob.aside.clear();
+    pair.chat("after").await;
 }
 
 /// A node that ends without a word takes its users with it when its lease ends.

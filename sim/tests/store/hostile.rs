@@ -11,7 +11,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::net::{ADDRESS, World, conv};
+use super::net::{World, conv};
+use crate::memory::ADDRESS;
 
 /// What comes back until the connection ends; `None` if it stays open.
 async fn answer(world: &World, bytes: &[u8], more: bool) -> Option<Vec<u8>> {

@@ -5,5 +5,7 @@
 mod conformance;
 mod faults;
 mod hostile;
+#[path = "../memory/mod.rs"]
+mod memory;
 mod net;
 mod speed;

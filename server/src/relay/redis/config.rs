@@ -27,8 +27,10 @@ pub struct Timing {
     pub connect_timeout: Duration,
     /// For any reply; a link that takes longer is given up.
     pub response_timeout: Duration,
-    /// Between two pings: nothing else notices that a peer has silently gone.
-    pub ping_interval: Duration,
+    /// Between two canaries: nothing else notices that a peer has silently gone, or delivers nothing.
+    pub canary_interval: Duration,
+    /// How long none of them may come back: a few intervals, since one may be lost.
+    pub canary_patience: Duration,
     /// How long a node's presence lasts after its last sign of life.
     pub lease: Duration,
     /// Between two renewals of the lease, and two looks at the other nodes'.
@@ -48,7 +50,8 @@ impl Default for Timing {
         Self {
             connect_timeout: Duration::from_secs(3),
             response_timeout: Duration::from_secs(2),
-            ping_interval: Duration::from_secs(1),
+            canary_interval: Duration::from_secs(1),
+            canary_patience: Duration::from_secs(3),
             lease: Duration::from_secs(10),
             heartbeat: Duration::from_secs(3),
             backoff: (Duration::from_millis(100), Duration::from_secs(2)),

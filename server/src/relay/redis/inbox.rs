@@ -21,6 +21,7 @@ pub(super) struct Inbox {
     pub(super) shared: Arc<Shared>,
     pub(super) events: mpsc::Sender<RelayEvent>,
     pub(super) presence_channel: Vec<u8>,
+    pub(super) canary_channel: Vec<u8>,
     /// Notified when the link is gone.
     pub(super) disconnected: Arc<Notify>,
 }
@@ -47,6 +48,8 @@ impl Inbox {
             Err(WireError::Malformed)
         } else if channel == self.presence_channel {
             self.presence(payload)
+        } else if channel == self.canary_channel {
+            self.canary(payload)
         } else {
             self.hint(payload)
         };
@@ -68,6 +71,11 @@ impl Inbox {
             // The node is behind: it compares all heads when it has caught up.
             self.shared.news.gap();
         }
+        Ok(())
+    }
+
+    fn canary(&self, payload: &[u8]) -> Result<(), WireError> {
+        self.shared.canary.hear(self.shared.origin.read_canary(payload)?);
         Ok(())
     }
 

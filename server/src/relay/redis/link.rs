@@ -18,9 +18,16 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use super::{Shared, inbox::Inbox, presence::Lease, publisher::publish, subscriptions::Plan};
+use super::{
+    Shared,
+    canary::{LinkError, say_down, sing},
+    inbox::Inbox,
+    presence::Lease,
+    publisher::publish,
+    subscriptions::Plan,
+};
 use crate::relay::{Hint, RelayEvent, channels::Channel};
 
 /// Channels in one command.
@@ -73,7 +80,6 @@ impl<N: Net> Supervisor<N> {
         let timing = &shared.config.timing;
         let (least, most) = timing.backoff;
         let mut pause = least;
-        let mut away = false;
         loop {
             let dialled = stop.run_until_cancelled(timeout(timing.connect_timeout, self.dial())).await;
             let Some(dialled) = dialled else { return };
@@ -81,24 +87,18 @@ impl<N: Net> Supervisor<N> {
             let error = match dialled.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
             {
                 Ok(link) => {
-                    let Some(Err(error)) =
-                        stop.clone().run_until_cancelled(self.serve(&link, &mut away)).await
-                    else {
+                    let Some(Err(error)) = stop.clone().run_until_cancelled(self.serve(&link)).await else {
                         self.end(link).await;
                         return;
                     };
                     self.link_down();
                     error
                 }
-                Err(error) => error,
+                Err(error) => error.into(),
             };
-            // Said once: it may take long, and there is nothing else to say.
-            if std::mem::replace(&mut away, true) {
-                debug!(%error, "redis is still away");
-            } else {
-                warn!(%error, address = shared.config.address, "redis is away: messages of other nodes arrive at the sweep's pace");
-            }
-            if began.elapsed() > most {
+            say_down(&shared, &error);
+            // A link that was of no use is no reason for haste.
+            if began.elapsed() > most && !matches!(error, LinkError::Wedged) {
                 pause = least;
             }
             // Half of it at random: the nodes lost their links at the same time.
@@ -136,6 +136,7 @@ impl<N: Net> Supervisor<N> {
             shared: Arc::clone(&self.shared),
             events: self.events.clone(),
             presence_channel: self.shared.name("presence").into_bytes(),
+            canary_channel: self.shared.canary_channel().into_bytes(),
             disconnected: Arc::clone(&disconnected),
         };
         let settings = AsyncConnectionConfig::new()
@@ -150,28 +151,23 @@ impl<N: Net> Supervisor<N> {
     }
 
     /// Uses a link until it fails.
-    async fn serve(&mut self, link: &Link, away: &mut bool) -> RedisResult<Infallible> {
+    async fn serve(&mut self, link: &Link) -> Result<Infallible, LinkError> {
         let shared = &*self.shared;
         let mut connection = link.connection.clone();
-        connection.subscribe(shared.name("presence")).await?;
+        connection.subscribe(&[shared.name("presence"), shared.canary_channel()]).await?;
         // Whoever missed something until now is served by the look after the gap.
         reconcile(shared, &mut connection).await?;
         shared.subscriptions().link_up();
         shared.progress.send_replace(());
-        if std::mem::take(away) {
-            info!(address = shared.config.address, "redis is back");
-        } else {
-            info!(address = shared.config.address, "redis is there");
-        }
         let error = tokio::select! {
             () = link.disconnected.notified() => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
             error = publish(shared, &mut self.queue, link.connection.clone()) => error,
             error = self.lease.keep(shared, link.connection.clone()) => error,
             error = keep_subscribed(shared, link.connection.clone()) => error,
-            error = ping(shared, link.connection.clone()) => error,
+            failed = sing(shared, link.connection.clone()) => return failed,
             never = look_after_gap(shared) => match never {},
         };
-        Err(error)
+        Err(error.into())
     }
 
     fn link_down(&self) {
@@ -230,15 +226,6 @@ async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection)
             Ok(true) => shared.news.gap(),
             Ok(false) => {}
             Err(error) => return error,
-        }
-    }
-}
-
-async fn ping(shared: &Shared, mut connection: MultiplexedConnection) -> RedisError {
-    loop {
-        sleep(shared.config.timing.ping_interval).await;
-        if let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
-            return error;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the relay has to tell its node that must not be lost: gaps and presence. Kept until the node takes it.
+//! What the relay has to tell its node that must not be lost: gaps, presence, a lost lease. Kept until the node takes it.
 //!
 //! Hints go to the node directly, and are dropped when it is behind; that in turn is a gap.
 
@@ -25,6 +25,7 @@ pub(super) struct News {
 #[derive(Debug, Default)]
 struct Untold {
     gap: bool,
+    lease_lost: bool,
     all: bool,
     users: BTreeSet<UserId>,
 }
@@ -33,6 +34,12 @@ impl News {
     /// Hints may have been lost.
     pub(super) fn gap(&self) {
         self.untold().gap = true;
+        self.some.notify_one();
+    }
+
+    /// The lease was lost.
+    pub(super) fn lease_lost(&self) {
+        self.untold().lease_lost = true;
         self.some.notify_one();
     }
 
@@ -73,6 +80,8 @@ impl News {
         let mut untold = self.untold();
         if std::mem::take(&mut untold.gap) {
             Some(RelayEvent::Gap)
+        } else if std::mem::take(&mut untold.lease_lost) {
+            Some(RelayEvent::LeaseLost)
         } else if std::mem::take(&mut untold.all) {
             Some(RelayEvent::PresenceOfAll)
         } else {

@@ -61,7 +61,11 @@ impl Lease {
         let heartbeat = shared.config.timing.heartbeat;
         // A new link: what the last one left undone is not known.
         let held = self.renew(shared, connection).await?;
-        self.rewrite(shared, connection, held.is_some()).await?;
+        if held.is_none() && self.incarnation.number > 0 {
+            self.begin_anew(shared, connection).await?;
+        } else {
+            self.rewrite(shared, connection, held.is_some()).await?;
+        }
         self.read(shared, connection).await?;
         let mut beat = next_beat(shared);
         let mut read_at = None;
@@ -70,8 +74,7 @@ impl Lease {
             if now >= beat {
                 beat = next_beat(shared);
                 if self.renew(shared, connection).await? != Some(self.number) {
-                    info!("the presence lease was lost; taking a new one");
-                    self.rewrite(shared, connection, false).await?;
+                    self.begin_anew(shared, connection).await?;
                 }
                 read_at = Some(now);
             }
@@ -112,6 +115,17 @@ impl Lease {
         // Whoever looks removes those that have no lease; so say it again each time.
         pipe.cmd("SADD").arg(shared.name("nodes")).arg(&who).ignore();
         pipe.cmd("PEXPIRE").arg(shared.name("nodes")).arg(millis).ignore();
+    }
+
+    /// After the lease was lost: while this node was taken for gone, its clients may have gone as well.
+    async fn begin_anew(
+        &mut self,
+        shared: &Shared,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<()> {
+        info!("the presence lease was lost; taking a new one");
+        shared.news.lease_lost();
+        self.rewrite(shared, connection, false).await
     }
 
     /// Writes all that is served, as the incarnation that `held` its lease or as a new one.
@@ -184,8 +198,7 @@ impl Lease {
             self.announce(shared, &mut pipe, &Change::Users(changes));
             let (held,): (Option<u64>,) = pipe.query_async(connection).await?;
             if held.is_none_or(|held| held + 1 != self.number) {
-                info!("the presence lease was lost; taking a new one");
-                self.rewrite(shared, connection, false).await?;
+                self.begin_anew(shared, connection).await?;
             }
         }
     }

@@ -12,7 +12,8 @@
 //!
 //! So a node makes something of a version that it does not know: the head moved, or the presence of that node has to be read. In
 //! version 1 a hint's header is followed by the entries up to the head as the lines that clients get, or by nothing; that of presence by
-//! a byte (see [`Change`]) and five bytes for each user: whether online, and the number.
+//! a byte (see [`Change`]) and five bytes for each user: whether online, and the number. A canary is a header alone, with its number; only the
+//! node that said it hears it.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -179,6 +180,19 @@ impl Origin {
         Ok((Incarnation { node: header.node, number: header.subject }, header.number, change))
     }
 
+    /// What a node says to itself, as a payload.
+    pub(super) fn canary(&self, number: u64) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(HEADER_BYTES);
+        self.header(&mut payload, 0, number);
+        payload
+    }
+
+    /// The number of a canary of this node.
+    pub(super) fn read_canary(&self, payload: &[u8]) -> Result<u64> {
+        let header = self.read_any_header(payload)?;
+        if header.node == self.node { Ok(header.number) } else { Err(WireError::Foreign) }
+    }
+
     fn header(&self, payload: &mut Vec<u8>, subject: u64, number: u64) {
         payload.push(VERSION);
         payload.extend_from_slice(&self.deployment);
@@ -188,6 +202,11 @@ impl Origin {
     }
 
     fn read_header<'a>(&self, payload: &'a [u8]) -> Result<Header<'a>> {
+        let header = self.read_any_header(payload)?;
+        if header.node == self.node { Err(WireError::Own) } else { Ok(header) }
+    }
+
+    fn read_any_header<'a>(&self, payload: &'a [u8]) -> Result<Header<'a>> {
         let (header, body) = payload.split_first_chunk::<HEADER_BYTES>().ok_or(WireError::Short)?;
         let number = |at: usize| {
             let bytes = header[at..at + 8].try_into().expect("eight bytes");
@@ -196,8 +215,6 @@ impl Origin {
         let node = NodeId(number(17));
         if header[1..17] != self.deployment {
             Err(WireError::Foreign)
-        } else if node == self.node {
-            Err(WireError::Own)
         } else {
             Ok(Header { version: header[0], node, subject: number(25), number: number(33), body })
         }
@@ -311,6 +328,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_canary_is_heard_by_the_node_that_said_it() {
+        let payload = THERE.canary(7);
+        assert_eq!(THERE.read_canary(&payload), Ok(7));
+        assert_eq!(HERE.read_canary(&payload), Err(WireError::Foreign));
+        let other = Origin { deployment: [8; 16], ..THERE };
+        assert_eq!(other.read_canary(&payload), Err(WireError::Foreign));
+        assert_eq!(THERE.read_canary(&payload[..40]), Err(WireError::Short));
+    }
+
     proptest! {
         #[test]
         fn hostile_payloads_never_panic(
@@ -327,6 +354,7 @@ mod tests {
             for payload in [payload, raw, entry] {
                 let _ = HERE.read_hint(&payload);
                 let _ = HERE.read_presence(&payload);
+                let _ = HERE.read_canary(&payload);
             }
         }
     }

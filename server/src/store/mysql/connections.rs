@@ -3,10 +3,15 @@
 //! A connection is used again only after a call on it that is known to have ended: whatever fails, takes too long or is
 //! dropped half-way takes its connection with it, so that nothing can commit on it later and unnoticed. (A pool of sqlx gives a connection
 //! back that a dropped call has left in the middle of a statement.)
+//!
+//! It is also closed if another one has turned out to lead to another server since (see [`Identity`]).
 
 use std::{
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +26,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Outcome, Result, StoreError};
+use super::{Outcome, Result, StoreError, identity::Identity};
 
 /// How long a call may wait for its turn, and how long it may take. Below the committer's patience, above the server's own
 /// limits for a statement and for a lock.
@@ -31,7 +36,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// How long a connection may have been idle to be used unasked: well below the session's `wait_timeout`.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
-/// What every session starts with, in one round trip.
+/// What every session starts with, in one round trip; last it says which server this is.
 ///
 /// - Strict, whatever the server's default: text that does not fit is an error and is never cut.
 /// - Time is UTC.
@@ -41,7 +46,8 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const SESSION: &str = "set names utf8mb4 collate utf8mb4_0900_bin, \
     session sql_mode = 'STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
     session time_zone = '+00:00', session transaction_isolation = 'READ-COMMITTED', session autocommit = 1, \
-    session innodb_lock_wait_timeout = 3, session max_execution_time = 4000, session wait_timeout = 30";
+    session innodb_lock_wait_timeout = 3, session max_execution_time = 4000, session wait_timeout = 30; \
+    select @@server_uuid";
 
 /// A unique key's value is taken.
 const DUPLICATE: u16 = 1062;
@@ -51,15 +57,27 @@ const DEADLOCK: u16 = 1213;
 /// Connections with the same purpose.
 pub(super) struct Connections {
     options: MySqlConnectOptions,
+    identity: Arc<Identity>,
+    /// How many changes of the server these connections have noticed.
+    changes: AtomicU64,
     /// Most recently used last; at most as many as permits.
-    idle: Mutex<Vec<(MySqlConnection, Instant)>>,
+    idle: Mutex<Vec<Idle>>,
     permits: Semaphore,
+}
+
+/// A connection at rest.
+struct Idle {
+    connection: MySqlConnection,
+    since: Instant,
+    /// See [`Connections::changes`]; as of its making.
+    changes: u64,
 }
 
 /// A connection in use. Dropping it closes it.
 pub(super) struct Lease<'a> {
     from: &'a Connections,
     connection: MySqlConnection,
+    changes: u64,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -82,8 +100,14 @@ impl From<Failure> for StoreError {
 
 impl Connections {
     /// None yet, of so many at most.
-    pub(super) fn new(options: MySqlConnectOptions, max: usize) -> Self {
-        Self { options, idle: Mutex::default(), permits: Semaphore::new(max) }
+    pub(super) fn new(options: MySqlConnectOptions, max: usize, identity: Arc<Identity>) -> Self {
+        let changes = AtomicU64::new(identity.changes());
+        Self { options, identity, changes, idle: Mutex::default(), permits: Semaphore::new(max) }
+    }
+
+    /// Which server they lead to.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// A connection of one's own.
@@ -91,13 +115,22 @@ impl Connections {
         let permit = timeout(CALL_MAX, self.permits.acquire()).await;
         let permit = permit.map_err(|_| StoreError::Unavailable("no connection is free".into()))?;
         let permit = permit.map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
-        while let Some((mut connection, since)) = self.last_idle() {
-            if since.elapsed() < IDLE_MAX || within(CONNECT_MAX, connection.ping()).await.is_ok() {
-                return Ok(Lease { from: self, connection, _permit: permit });
+        while let Some(Idle { mut connection, since, changes }) = self.last_idle() {
+            let fresh = since.elapsed() < IDLE_MAX || within(CONNECT_MAX, connection.ping()).await.is_ok();
+            if fresh && changes == self.identity.changes() {
+                return Ok(Lease { from: self, connection, changes, _permit: permit });
             }
         }
-        let connection = connect(&self.options).await?;
-        Ok(Lease { from: self, connection, _permit: permit })
+        let (connection, server) = connect(&self.options).await?;
+        self.identity.meet(&server);
+        let changes = self.identity.changes();
+        if self.changes.load(Ordering::Acquire) != changes {
+            // Before any other call succeeds. Whoever asks may be about to write what follows from the other server's logs.
+            self.identity.tell();
+            self.changes.store(changes, Ordering::Release);
+            return Err(another_server().into());
+        }
+        Ok(Lease { from: self, connection, changes, _permit: permit })
     }
 
     /// The rows of a prepared query.
@@ -141,7 +174,7 @@ impl Connections {
         let row = within(CALL_MAX, lease.connection.fetch_one(AssertSqlSafe(sql))).await;
         match row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?))) {
             Ok(numbers) => {
-                lease.give_back();
+                lease.end(Ok(()))?;
                 Ok(Some(numbers))
             }
             Err(error) if is_conflict(&error) => {
@@ -158,7 +191,7 @@ impl Connections {
     /// Closes what is idle, and lets nobody in any more.
     pub(super) async fn close(&self) {
         self.permits.close();
-        while let Some((connection, _)) = self.last_idle() {
+        while let Some(Idle { connection, .. }) = self.last_idle() {
             // Only a courtesy to the server.
             let _ = within(CONNECT_MAX, connection.close()).await;
         }
@@ -171,11 +204,11 @@ impl Connections {
         }
     }
 
-    fn last_idle(&self) -> Option<(MySqlConnection, Instant)> {
+    fn last_idle(&self) -> Option<Idle> {
         self.idle().pop()
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(MySqlConnection, Instant)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         // A list is a list at any point of a writer.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,7 +225,7 @@ impl Lease<'_> {
         let done = self.execute(sql).await;
         match done {
             Ok(_) => {
-                self.give_back();
+                self.end(Ok(()))?;
                 Ok(Outcome::Committed)
             }
             Err(error) if is_conflict(&error) => {
@@ -213,8 +246,12 @@ impl Lease<'_> {
         Ok(())
     }
 
-    /// The end of a call: the connection is given back if it is known to be idle, and closed if not.
+    /// The end of a call: the connection is given back if it is known to be idle, and closed if not. What another server than the present one
+    /// has said is worth nothing.
     pub(super) fn end<T>(self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+        if self.changes != self.from.identity.changes() {
+            return Err(another_server());
+        }
         match &outcome {
             Err(error) if !is_conflict(error) => self.from.doubt(error),
             _ => self.give_back(),
@@ -223,19 +260,23 @@ impl Lease<'_> {
     }
 
     fn give_back(self) {
-        let Self { from, connection, _permit } = self;
-        from.idle().push((connection, Instant::now()));
+        let Self { from, connection, changes, _permit } = self;
+        from.idle().push(Idle { connection, since: Instant::now(), changes });
     }
 }
 
-/// A connection whose session is set up.
-pub(super) async fn connect(options: &MySqlConnectOptions) -> sqlx::Result<MySqlConnection> {
+/// A connection whose session is set up, and the server's `server_uuid`.
+pub(super) async fn connect(options: &MySqlConnectOptions) -> sqlx::Result<(MySqlConnection, String)> {
     within(CONNECT_MAX, async {
         let mut connection = options.connect().await?;
-        connection.execute(SESSION).await?;
-        Ok(connection)
+        let server = connection.fetch_one(SESSION).await?.try_get(0)?;
+        Ok((connection, server))
     })
     .await
+}
+
+fn another_server() -> sqlx::Error {
+    io::Error::other("the database is another server than before").into()
 }
 
 async fn within<T>(limit: Duration, call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {

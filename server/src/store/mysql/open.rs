@@ -1,6 +1,6 @@
 //! Opening the database: waiting until it is there, checking what it promises, bringing its schema up to date.
 
-use std::{io, str::FromStr as _, time::Duration};
+use std::{io, str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Executor as _, MySqlConnection,
@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::{
     MySqlStore, SHARED_MAX,
     connections::{Connections, connect, number},
+    identity::Identity,
 };
 
 /// The pause between two attempts.
@@ -76,7 +77,11 @@ impl MySqlStore {
     /// See [`OpenError`]; at once, if trying again is of no use.
     pub async fn open(url: &str, patience: Duration) -> Result<Self, OpenError> {
         let options = prepare(url, patience).await?;
-        Ok(Self { logs: Connections::new(options.clone(), 1), shared: Connections::new(options, SHARED_MAX) })
+        let identity = Arc::<Identity>::default();
+        Ok(Self {
+            logs: Connections::new(options.clone(), 1, Arc::clone(&identity)),
+            shared: Connections::new(options, SHARED_MAX, identity),
+        })
     }
 }
 
@@ -129,7 +134,7 @@ fn options(url: &str) -> Result<MySqlConnectOptions, OpenError> {
 }
 
 async fn attempt(options: &MySqlConnectOptions) -> Result<(), OpenError> {
-    let mut connection = connect(options).await?;
+    let (mut connection, _) = connect(options).await?;
     let (version, flush, log_bin, sync_binlog): (String, i64, i64, i64) = sqlx::query_as(
         "select version(), cast(@@innodb_flush_log_at_trx_commit as signed), cast(@@log_bin as signed), \
          cast(@@sync_binlog as signed)",
