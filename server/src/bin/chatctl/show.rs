@@ -108,6 +108,6 @@ mod tests {
         let mut table = Table::new(&["NAME", "N"]);
         table.line(["你好".into(), "1".into()]);
         table.line(["a\u{1b}[2J\u{202e}".into(), "22".into()]);
-        assert_eq!(table.text(), "NAME     N\n你好     1\na\u{fffd}[2J\u{fffd}  22\n");
+        assert_eq!(table.text(), "NAME    N\n你好    1\na\u{fffd}[2J\u{fffd}  22\n");
     }
 }
