@@ -53,7 +53,12 @@ pub(crate) struct Driver<N: Net> {
 enum Link<S> {
     Down,
     Dialing(Pin<Box<dyn Future<Output = Result<S, DisconnectReason>> + Send>>),
-    Up { stream: S, decoder: LineDecoder },
+    Up {
+        stream: S,
+        decoder: LineDecoder,
+        /// Whether the network has all that the stream took: one that encrypts may hold some.
+        flushed: bool,
+    },
 }
 
 /// Everything that can happen to the task.
@@ -122,7 +127,7 @@ impl<N: Net> Driver<N> {
                 Step::Dialed(Ok(stream)) => {
                     self.session.connected(self.now());
                     let decoder = LineDecoder::new(self.session.line_bytes_max());
-                    self.link = Link::Up { stream, decoder };
+                    self.link = Link::Up { stream, decoder, flushed: true };
                 }
                 Step::Dialed(Err(reason)) => self.disconnected(reason),
                 Step::Broken(error) => self.disconnected(DisconnectReason::Lost(plain(&error))),
@@ -254,7 +259,7 @@ async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
     match link {
         Link::Down => pending().await,
         Link::Dialing(attempt) => Step::Dialed(attempt.as_mut().await),
-        Link::Up { stream, decoder } => {
+        Link::Up { stream, decoder, flushed } => {
             let moved = poll_fn(|cx| {
                 let mut stream = Pin::new(&mut *stream);
                 let mut moved = false;
@@ -275,9 +280,10 @@ async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
                     }
                 }
                 if !session.outgoing().is_empty() {
-                    match stream.poll_write(cx, session.outgoing()) {
+                    match stream.as_mut().poll_write(cx, session.outgoing()) {
                         Poll::Ready(Ok(bytes)) if bytes > 0 => {
                             session.written(started.elapsed(), bytes);
+                            *flushed = false;
                             moved = true;
                         }
                         // Shown again by the next attempt, when there is nothing left to read.
@@ -285,6 +291,14 @@ async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
                         Poll::Ready(Ok(_)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                         Poll::Pending => {}
+                    }
+                }
+                if !*flushed && session.outgoing().is_empty() {
+                    match stream.poll_flush(cx) {
+                        Poll::Ready(Ok(())) => *flushed = true,
+                        // As for writing.
+                        Poll::Ready(Err(error)) if !moved => return Poll::Ready(Err(error)),
+                        Poll::Ready(Err(_)) | Poll::Pending => {}
                     }
                 }
                 if moved { Poll::Ready(Ok(())) } else { Poll::Pending }

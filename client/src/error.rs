@@ -57,6 +57,7 @@ fn closing(code: ClosingCode) -> &'static str {
         ClosingCode::TooManyConnections => "it has too many connections",
         ClosingCode::TooManyErrors => "too many bad lines",
         ClosingCode::Revoked => "the password was changed, or an operator ended the session",
+        ClosingCode::TlsRequired => "it speaks TLS only (--tls)",
         ClosingCode::Unknown => "for a reason this version does not know",
     }
 }

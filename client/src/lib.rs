@@ -10,6 +10,7 @@
 //! - `connection`: the task that drives the machine over a [`protocol::Net`]
 //! - [`session`]: the machine, without I/O, clock or randomness, for shells of one's own; below it the requests in flight, the logs' cursors
 //!   and the pauses between attempts
+//! - `tls`: a [`protocol::Net`] over another one
 //! - `event`, `reply`, `error`: what comes out
 //!
 //! The application must go on taking events while it awaits replies: when [`Config::events_max`] of them wait, the
@@ -22,9 +23,13 @@ mod error;
 mod event;
 mod reply;
 pub mod session;
+mod tls;
 
 pub use client::{Client, Events};
 pub use config::Config;
 pub use error::{DisconnectReason, EndReason, RequestError};
 pub use event::Event;
 pub use reply::Reply;
+pub use tls::{Tls, TlsPeer, TlsPeerError};
+/// What [`TlsPeer::shake_hands`] makes of a stream.
+pub use tokio_rustls::client::TlsStream;

@@ -3,14 +3,22 @@
 
 mod fake;
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    sync::atomic::Ordering,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use client::{Client, Config, DisconnectReason, EndReason, Event, Events, RequestError};
 use fake::{Counting, Peer, Pipes};
-use protocol::{ClientMsgId, ConversationId, Entry, EntryBody, Seq};
+use protocol::{ClientMsgId, ConversationId, Entry, EntryBody, Net, Seq};
 use serde_json::json;
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -282,4 +290,87 @@ async fn lists_are_read_page_by_page() {
     let (members, ()) = tokio::join!(client.members(protocol::GroupId::new(7).unwrap()), serve);
     let users: Vec<u64> = members.unwrap().iter().map(|member| member.user.number()).collect();
     assert_eq!(users, [1, 2, 3]);
+}
+
+/// Pipes that give on what they were given when they are flushed, and not before, as encryption may.
+#[derive(Clone)]
+struct Holding(Pipes);
+
+struct Held {
+    stream: DuplexStream,
+    bytes: Vec<u8>,
+}
+
+impl Net for Holding {
+    type Listener = ();
+    type Stream = Held;
+
+    async fn bind(&self, addr: &str) -> io::Result<()> {
+        self.0.bind(addr).await
+    }
+
+    fn local_addr(&self, on: &()) -> io::Result<SocketAddr> {
+        self.0.local_addr(on)
+    }
+
+    async fn accept(&self, (): &()) -> io::Result<(Held, SocketAddr)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn connect(&self, addr: &str) -> io::Result<Held> {
+        Ok(Held { stream: self.0.connect(addr).await?, bytes: Vec::new() })
+    }
+}
+
+impl AsyncRead for Held {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Held {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.bytes.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, bytes } = &mut *self;
+        while !bytes.is_empty() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, bytes))?;
+            bytes.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// What a stream holds back until it is flushed reaches the server, be it more than the network takes at once.
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_is_flushed() {
+    let (net, tracker) = (Pipes::new(), TaskTracker::new());
+    let entropy = Arc::new(Counting::default());
+    let (client, _events) =
+        Client::start(Holding(net.clone()), "node:1", Config::default(), entropy, &tracker);
+    let mut server = net.greet().await;
+    let (reply, ()) = tokio::join!(client.login("kirito", "asuna"), server.log_in());
+    reply.unwrap();
+    let long = "x".repeat(60_000);
+    let serve = async {
+        let request = server.expect("send").await;
+        assert_eq!(request["text"].as_str().map(str::len), Some(60_000));
+        server.ok(&request, json!({"seq": 1})).await;
+    };
+    let (reply, ()) =
+        timeout(Duration::from_secs(30), async { tokio::join!(client.send(conv(), &long), serve) })
+            .await
+            .expect("an answer in time");
+    assert_eq!(reply.unwrap().seq, Seq(1));
 }

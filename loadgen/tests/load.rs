@@ -45,6 +45,10 @@ impl Cluster {
     }
 
     async fn node(&self) -> (RunningNode, String) {
+        self.node_with(NodeConfig::default()).await
+    }
+
+    async fn node_with(&self, config: NodeConfig) -> (RunningNode, String) {
         let listener = Tcp.bind("127.0.0.1:0").await.unwrap();
         let address = Tcp.local_addr(&listener).unwrap().to_string();
         let (relay, relay_events) = self.hub.join();
@@ -57,7 +61,7 @@ impl Cluster {
             clock: Arc::new(SystemClock),
             entropy,
         };
-        (RunningNode::start(Tcp, listener, world, NodeConfig::default()), address)
+        (RunningNode::start(Tcp, listener, world, config), address)
     }
 }
 
@@ -314,4 +318,19 @@ async fn an_altered_push_is_noticed() {
 async fn a_message_for_others_is_noticed() {
     let report = sabotaged(Sabotage::Misdeliver).await;
     assert!(!report.is_good() && report.anomalies.misdelivered > 0, "{report}");
+}
+
+/// The same load over TLS, from whom the node's certificate is trusted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let tls = Some(Arc::new(server::tls::Tls::load(&certificate, &key).unwrap()));
+    let (_node, address) = Cluster::new().node_with(NodeConfig { tls, ..NodeConfig::default() }).await;
+    let line = format!("direct --pairs 4 --rate 200 --tls --tls-ca {}", certificate.display());
+    let report = run(&line, &[&address]).await;
+    assert!(report.is_good(), "{report}");
 }

@@ -1,6 +1,7 @@
 //! The wire protocol of the chat system, and the seams between it and the world.
 //!
-//! `SPEC.md` is the normative text. Nothing here does I/O but the tokio implementation of [`Net`].
+//! `SPEC.md` is the normative text. Nothing here does I/O but the tokio implementation of [`Net`], and [`tls`], which reads
+//! certificates.
 //!
 //! - [`ids`]: newtyped numbers and keys, parsed at the edge
 //! - [`message`]: requests, replies, pushes, entries, and their JSON
@@ -9,6 +10,7 @@
 //! - [`limits`]: what the greeting states
 //! - [`text`]: the rules for names
 //! - [`net`], [`clock`]: the traits that the simulator implements, and their real implementations
+//! - [`tls`]: whom who dials trusts
 
 pub mod clock;
 pub mod codec;
@@ -20,6 +22,7 @@ pub mod limits;
 pub mod message;
 pub mod net;
 pub mod text;
+pub mod tls;
 
 pub use clock::{Clock, Entropy, UnixMillis};
 pub use codec::{FrameTooLong, LineDecoder};

@@ -71,6 +71,8 @@ pub enum ClosingCode {
     TooManyErrors,
     /// The session's token is no longer valid: another session changed the password, or an operator ended the user's sessions.
     Revoked,
+    /// The port speaks TLS, and the client does not.
+    TlsRequired,
     /// A code that this version does not know.
     #[serde(other)]
     Unknown,
@@ -88,6 +90,7 @@ impl ClosingCode {
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyErrors => "too_many_errors",
             Self::Revoked => "revoked",
+            Self::TlsRequired => "tls_required",
             Self::Unknown => "unknown",
         }
     }

@@ -44,8 +44,8 @@ use crate::{
 pub const QUEUE_MAX: usize = 16_384;
 /// Bytes of text waiting to be committed; likewise.
 pub const QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Bytes of text in one statement, beyond its first message.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a message in its statement, at most, beside its text.
+const ROW_BYTES: usize = 128;
 /// Conflicts of one batch or act after which it is refused as `overloaded`.
 const CONFLICTS_MAX: u32 = 16;
 /// How often others may write to a conversation in between before it leaves the batch: once is a lost hint, twice is a contest.
@@ -256,7 +256,8 @@ impl Worker {
             match job {
                 Job::Send(send) if !after_act.contains(&send.cell.conv) => {
                     let more = send.text.len();
-                    if !sends.is_empty() && bytes + more > BATCH_BYTES_MAX {
+                    let statement = bytes + more + ROW_BYTES * (sends.len() + 1);
+                    if !sends.is_empty() && statement > self.sizes.batch_bytes_max {
                         self.backlog.push_front(Job::Send(send));
                         break;
                     }

@@ -8,14 +8,17 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 use clap::{Parser, ValueEnum};
 use etcetera::base_strategy::{BaseStrategy as _, choose_native_strategy};
 use ipnet::IpNet;
+use protocol::tls::{self, TlsError};
 use thiserror::Error;
 
+pub(crate) use self::chores::date;
 #[cfg(any(test, fuzzing))]
 pub use self::sources::fuzz;
 pub use self::{
@@ -29,6 +32,7 @@ use crate::{
     relay::redis::{RedisConfig, RedisUrlError},
     retention::Retention,
     throttle::{Penalty, Rate, Rates},
+    tls::Tls,
 };
 
 /// What is around a text in the line of a `send`, at most, with room for fields to come.
@@ -101,6 +105,20 @@ pub struct Args {
         help_heading = "Several nodes"
     )]
     pub redis_prefix: String,
+
+    /// The certificates of the authorities that may have signed Redis' certificate, in PEM, if not those that the system trusts: for rediss:// only.
+    #[arg(long, env = "CHAT_REDIS_CA", value_name = "FILE", help_heading = "Several nodes")]
+    pub redis_ca: Option<PathBuf>,
+
+    /// Speak TLS with this certificate, in PEM, followed by those that lead to one that clients trust; nobody can connect in plain text then.
+    ///
+    /// It and --tls-key are read again on SIGHUP, for connections that come afterwards. If they cannot be used then, the log says so, and
+    /// what was in use stays in use.
+    #[arg(long, env = "CHAT_TLS_CERT", value_name = "FILE", help_heading = "Encryption")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert, in PEM, not encrypted.
+    #[arg(long, env = "CHAT_TLS_KEY", value_name = "FILE", help_heading = "Encryption")]
+    pub tls_key: Option<PathBuf>,
 
     /// Connections at once.
     #[arg(
@@ -389,6 +407,15 @@ pub enum ConfigError {
     /// Not a Redis that this program can use.
     #[error("--redis, --redis-prefix: {0}")]
     Redis(#[from] RedisUrlError),
+    /// A CA for a Redis that is not asked for TLS.
+    #[error("--redis-ca is for a --redis of rediss://, which asks for TLS")]
+    RedisCa,
+    /// Files that TLS needs.
+    #[error("--{0}: {1}")]
+    Tls(&'static str, TlsError),
+    /// One of the two is missing.
+    #[error("--tls-cert and --tls-key are given together or not at all")]
+    TlsPair,
     /// A file that holds a secret.
     #[error("{}: {}", .0.display(), .1)]
     Secret(PathBuf, io::Error),
@@ -432,9 +459,32 @@ impl Args {
         let url = match (&self.redis_file, &self.redis) {
             (Some(path), _) => secret(path)?,
             (None, Some(Secret(url))) => url.clone(),
+            (None, None) if self.redis_ca.is_some() => return Err(ConfigError::RedisCa),
             (None, None) => return Ok(None),
         };
-        Ok(Some(RedisConfig::parse(&url, &self.redis_prefix)?))
+        let mut config = RedisConfig::parse(&url, &self.redis_prefix)?;
+        if let Some(ca) = &self.redis_ca {
+            if !config.is_encrypted() {
+                return Err(ConfigError::RedisCa);
+            }
+            config.trust(tls::connector(Some(ca)).map_err(|error| ConfigError::Tls("redis-ca", error))?);
+        }
+        Ok(Some(config))
+    }
+
+    /// What the port speaks TLS with, if it does.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn tls(&self) -> Result<Option<Arc<Tls>>, ConfigError> {
+        match (&self.tls_cert, &self.tls_key) {
+            (None, None) => Ok(None),
+            (Some(certificates), Some(key)) => {
+                let tls = Tls::load(certificates, key);
+                Ok(Some(Arc::new(tls.map_err(|error| ConfigError::Tls("tls-cert, --tls-key", error))?)))
+            }
+            _ => Err(ConfigError::TlsPair),
+        }
     }
 
     /// The operators' token, if there is one.

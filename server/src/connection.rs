@@ -7,6 +7,7 @@
 mod io;
 mod proxy;
 mod requests;
+mod transport;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
@@ -20,7 +21,10 @@ use tokio::{
 };
 use tracing::{Instrument as _, Span, debug, debug_span, warn};
 
-use self::io::{Socket, exchange};
+use self::{
+    io::{Socket, exchange},
+    transport::Transport,
+};
 #[cfg(any(test, fuzzing))]
 pub use self::proxy::fuzz as proxy_fuzz;
 use crate::{
@@ -90,7 +94,7 @@ enum State {
 
 struct Connection<S> {
     node: Arc<Node>,
-    stream: S,
+    stream: Transport<S>,
     /// Which connection of the node it is.
     number: u64,
     /// The client's.
@@ -100,6 +104,8 @@ struct Connection<S> {
     out: Vec<u8>,
     /// How much of it was taken.
     out_taken: usize,
+    /// Whether the socket has all that was taken.
+    flushed: bool,
     state: State,
     /// Requests without a reply.
     in_flight: usize,
@@ -109,6 +115,7 @@ struct Connection<S> {
     check: Option<BoxFuture<store::Result<bool>>>,
     needs: VecDeque<Need>,
     visitor: Arc<Visitor>,
+    _counted: Counted,
     /// Of the session's requests.
     pace: Pace,
     /// Until when no request is taken, since they came too fast; and the one whose time comes then.
@@ -151,22 +158,57 @@ struct Closing {
 /// Serves a connection to its end.
 ///
 /// It comes from `peer`, which is the client or a balancer that says who that is; it is the node's connection of this `number`.
-pub async fn serve<S>(node: Arc<Node>, mut stream: S, peer: IpAddr, number: u64)
+pub fn serve<S>(
+    node: Arc<Node>,
+    stream: S,
+    peer: IpAddr,
+    number: u64,
+) -> impl Future<Output = ()> + std::marker::Send
+where
+    S: AsyncRead + AsyncWrite + Unpin + std::marker::Send + 'static,
+{
+    // Apart, so that a connection does not keep room for how it began.
+    let opening = Box::pin(open(node, stream, peer, number));
+    async move {
+        let Some(mut connection) = opening.await else { return };
+        connection.greet();
+        let reason = connection.run().await;
+        debug!(%reason, "disconnected");
+        connection.stream.end().await;
+    }
+}
+
+/// A connection that is admitted, and has begun as it has to.
+async fn open<S>(node: Arc<Node>, mut stream: S, peer: IpAddr, number: u64) -> Option<Connection<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut decoder = LineDecoder::new(node.config.limits.anonymous_frame_bytes_max);
-    let Some(address) = client_address(&node, &mut stream, peer, &mut decoder).await else { return };
+    let (address, rest) = client_address(&node, &mut stream, peer).await?;
     let Some(visitor) = node.throttle.admit(address) else {
         node.metrics.connection_refused("address_full");
         debug!("too many connections from this address");
-        return refuse(&mut stream).await;
+        refuse(&node, &mut stream).await;
+        return None;
+    };
+    let counted = Counted::new(&node.metrics);
+    let started = Instant::now();
+    let mut decoder = LineDecoder::new(node.config.limits.anonymous_frame_bytes_max);
+    let stream = match &node.config.tls {
+        None => {
+            decoder.push(&rest);
+            Transport::Plain(stream)
+        }
+        Some(tls) => {
+            let deadline = started + node.config.login_timeout;
+            Transport::begin(&node, tls.acceptor(), stream, rest, deadline).await?
+        }
     };
     let now = Instant::now();
-    let mut connection = Connection {
+    Some(Connection {
         number,
         address,
         visitor: Arc::new(visitor),
+        _counted: counted,
         pace: Pace::new(now),
         paused: None,
         parked: None,
@@ -175,6 +217,7 @@ where
         stream,
         out: Vec::new(),
         out_taken: 0,
+        flushed: true,
         state: State::Anonymous,
         in_flight: 0,
         command: None,
@@ -184,31 +227,24 @@ where
         bad_lines: 0,
         eof: false,
         closing: None,
-        started: now,
+        started,
         heard: now,
         probed: None,
         span: Span::none(),
         stuck: None,
-    };
-    let open = Arc::clone(&connection.node.metrics);
-    open.connections.inc();
-    let _closed = Closed(open);
-    connection.greet();
-    let reason = connection.run().await;
-    debug!(%reason, "disconnected");
+    })
 }
 
-/// Who is at the other end: `peer`, or whom the balancer there names in its PROXY header. What comes after the header goes to the decoder.
+/// Who is at the other end: `peer`, or whom the balancer there names in its PROXY header; and what comes after the header.
 /// `None`: it does not begin as it has to.
 async fn client_address<S: AsyncRead + Unpin>(
     node: &Node,
     stream: &mut S,
     peer: IpAddr,
-    decoder: &mut LineDecoder,
-) -> Option<IpAddr> {
+) -> Option<(IpAddr, Vec<u8>)> {
     if !node.config.proxy_protocol {
         debug!("connected");
-        return Some(peer);
+        return Some((peer, Vec::new()));
     }
     let balancer = peer.to_canonical();
     if !node.config.proxies.iter().any(|net| net.contains(&balancer)) {
@@ -219,8 +255,7 @@ async fn client_address<S: AsyncRead + Unpin>(
     let why = match timeout(PROXY_TIMEOUT, proxy::read_header(stream)).await {
         Ok(Ok((client, rest))) => {
             debug!(client = client.map(tracing::field::display), "connected through a proxy");
-            decoder.push(&rest);
-            return Some(client.map_or(peer, |client| client.ip()));
+            return Some((client.map_or(peer, |client| client.ip()), rest));
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "no PROXY header in time".into(),
@@ -230,10 +265,17 @@ async fn client_address<S: AsyncRead + Unpin>(
     None
 }
 
-/// Counts the end of a connection, however it comes.
-struct Closed(Arc<Metrics>);
+/// Counts a connection, and its end, however it comes.
+struct Counted(Arc<Metrics>);
 
-impl Drop for Closed {
+impl Counted {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.dec();
     }
@@ -281,9 +323,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 valid = unless_none(&mut self.check) => Event::Checked(valid),
                 work = unless_none(&mut self.work) => Event::Work(work),
                 () = async { outbox.as_ref().expect("checked").filled().await }, if outbox.is_some() => Event::Letters,
-                done = exchange(&mut self.stream, &self.out, &mut self.out_taken, reading.then_some(&mut self.decoder)) => {
-                    Event::Socket(done)
-                }
+                done = exchange(
+                    &mut self.stream,
+                    &self.out,
+                    &mut self.out_taken,
+                    &mut self.flushed,
+                    reading.then_some(&mut self.decoder),
+                ) => Event::Socket(done),
                 () = async { sleep_until(self.paused.expect("checked")).await }, if self.paused.is_some() => Event::Resumed,
                 () = &mut timer => Event::Timer,
             };
@@ -559,9 +605,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     // --- Writing and ending ---
 
+    /// Whether the socket has all that there is to say.
+    fn all_written(&self) -> bool {
+        self.flushed && self.out_taken == self.out.len()
+    }
+
     fn wrote(&mut self) {
         self.stuck = None;
-        if self.out_taken == self.out.len() {
+        if self.all_written() {
             // An idle connection holds no buffer.
             self.out = Vec::new();
             self.out_taken = 0;
@@ -586,10 +637,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Whether everything was said. Says the last word when all else is.
     fn is_over(&mut self) -> bool {
         let answered = self.in_flight == 0 && self.command.is_none();
-        let parked = self.parked.is_some();
+        let (parked, written) = (self.parked.is_some(), self.all_written());
         let Some(closing) = &mut self.closing else {
             // A client that only stopped sending gets what it asked for.
-            let idle = answered && !parked && self.out.len() == self.out_taken;
+            let idle = answered && !parked && written;
             let quiet = match &mut self.state {
                 State::Session(opened) => {
                     opened.session.is_idle() && self.work.is_none() && self.needs.is_empty()
@@ -603,7 +654,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let pause = closing.reconnect_after.map(|pause| pause.as_millis() as u64);
             write_push(&mut self.out, &Push::Closing { code: closing.code, reconnect_after_ms: pause });
         }
-        closing.said && self.out.len() == self.out_taken
+        let said = closing.said;
+        said && self.all_written()
     }
 
     /// When the client counts as gone. If that is in doubt, it has until its next line is due, and for a while more.
@@ -633,7 +685,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn tick(&mut self) -> Option<String> {
         let (config, now) = (&self.node.config, Instant::now());
         let write_timeout = config.write_timeout;
-        if self.out.len() > self.out_taken {
+        if !self.all_written() {
             let stuck = self.stuck.get_or_insert(Stuck { since: now, taken: self.out_taken });
             if now.duration_since(stuck.since) >= write_timeout {
                 // Not said, since nobody reads it, but counted.

@@ -42,3 +42,4 @@ pub mod sizes;
 pub mod store;
 pub mod sweep;
 pub mod throttle;
+pub mod tls;

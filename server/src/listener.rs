@@ -6,7 +6,7 @@ use protocol::{
     Net, Push,
     message::{ClosingCode, write_push},
 };
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, debug_span, warn};
 
@@ -34,7 +34,7 @@ pub async fn accept<N: Net>(net: N, listener: N::Listener, node: Arc<Node>, conn
                 if connections.len() > node.config.connections_max {
                     node.metrics.connection_refused("node_full");
                     warn!(%peer, "too many connections");
-                    refuse(&mut stream).await;
+                    refuse(&node, &mut stream).await;
                     continue;
                 }
                 let span = debug_span!("connection", id = number, %peer);
@@ -49,11 +49,21 @@ pub async fn accept<N: Net>(net: N, listener: N::Listener, node: Arc<Node>, conn
     }
 }
 
-/// Says that there are too many connections.
-pub(crate) async fn refuse(stream: &mut (impl tokio::io::AsyncWrite + Unpin)) {
+/// Says that there are too many connections. Over TLS it could only be said after a handshake, which is what is to be spared.
+pub(crate) async fn refuse(node: &Node, stream: &mut (impl AsyncWrite + Unpin)) {
+    if node.config.tls.is_none() {
+        say_closing(stream, ClosingCode::TooManyConnections, Some(1000)).await;
+    }
+}
+
+/// Says the one line that a connection which is not served gets.
+pub(crate) async fn say_closing(
+    stream: &mut (impl AsyncWrite + Unpin),
+    code: ClosingCode,
+    reconnect_after_ms: Option<u64>,
+) {
     let mut line = Vec::new();
-    let push = Push::Closing { code: ClosingCode::TooManyConnections, reconnect_after_ms: Some(1000) };
-    write_push(&mut line, &push);
+    write_push(&mut line, &Push::Closing { code, reconnect_after_ms });
     // One short line fits into the socket's buffer at once.
     let _ = tokio::time::timeout(REFUSAL, stream.write_all(&line)).await;
 }

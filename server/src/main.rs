@@ -2,21 +2,34 @@
 
 mod maintenance;
 
-use std::{ffi::OsString, io::Write as _, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    io::{IsTerminal as _, Write as _},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use protocol::{
-    Entropy, Net as _, Tcp,
+    Clock as _, Entropy, Net as _, Tcp,
     clock::{SystemClock, SystemEntropy},
 };
 use server::{
     admin::{self, AdminConfig},
     config::{Args, Database, EraseUserArgs, ExpireArgs, LoadError, Loaded, LogFormat, MigrateArgs},
-    node::{RunningNode, World},
+    node::{NodeConfig, RunningNode, World},
     password::Argon2id,
     relay::{Relay, local::Hub, none::NoRelay, redis::RedisRelay},
-    store::{Store, mysql::MySqlStore, sqlite::SqliteStore},
+    sizes::ENCRYPTED_BATCH_BYTES,
+    store::{
+        Store,
+        mysql::{MySqlStore, is_encrypted},
+        sqlite::SqliteStore,
+    },
+    tls::Tls,
 };
 use tokio::{
     net::TcpListener,
@@ -79,9 +92,17 @@ fn check(args: &Args) -> ExitCode {
     let argon2 = Argon2id::new(args.argon2_memory, args.argon2_passes, 1, Arc::new(SystemEntropy));
     let checked = filter
         .and_then(|_| argon2.context("the argon2 parameters"))
-        .and_then(|_| Ok((args.check_limits()?, args.database()?, args.redis()?, args.admin_token()?)));
+        .and_then(|_| {
+            args.check_limits()?;
+            Ok((args.database()?, args.redis()?, args.admin_token()?, args.tls()?))
+        });
     match checked {
-        Ok(_) => {
+        Ok((.., tls)) => {
+            if tls.is_some_and(|tls| tls.ends() < SystemClock.now()) {
+                eprintln!(
+                    "chatserver: --tls-cert: the certificate is no longer valid, and clients will refuse it"
+                );
+            }
             println!("the configuration can be used");
             ExitCode::SUCCESS
         }
@@ -136,7 +157,11 @@ async fn open(database: Database) -> anyhow::Result<Arc<dyn Store>> {
 /// Runs a node until it is told to end; whether it ended in order.
 async fn run(args: &Args) -> anyhow::Result<bool> {
     args.check_limits()?;
-    let config = args.node();
+    let tls = args.tls()?;
+    let mut config = NodeConfig { tls: tls.clone(), ..args.node() };
+    if matches!(args.database()?, Database::MySql(url) if is_encrypted(&url)) {
+        config.sizes.batch_bytes_max = ENCRYPTED_BATCH_BYTES;
+    }
     allow_files(config.connections_max as u64 + FILES_RESERVED);
     let token = args.admin_token()?;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
@@ -146,6 +171,9 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     let store = open(args.database()?).await?;
     let mut terminate = signal(SignalKind::terminate()).context("listening to signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening to signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listening to signals")?;
+    // A terminal that is closed takes its programs with it.
+    let terminal = std::io::stderr().is_terminal();
 
     let address = SocketAddr::new(args.ip, args.port);
     let listener = Tcp.bind(&address.to_string()).await.with_context(|| format!("listening on {address}"))?;
@@ -187,12 +215,23 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         let inner = Arc::clone(node.node());
         admins.spawn(admin::serve(listener, inner, admin_relay, config, stop_admin.clone()));
     }
-    info!(version = env!("CARGO_PKG_VERSION"), %address, "listening");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = drain.cancelled() => info!("an operator wants this node to end"),
-        () = node.failed() => anyhow::bail!("the node cannot go on"),
+    info!(version = env!("CARGO_PKG_VERSION"), %address, tls = tls.is_some(), "listening");
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                if terminal {
+                    break;
+                }
+                read_again(tls.as_deref());
+            }
+            () = drain.cancelled() => {
+                info!("an operator wants this node to end");
+                break;
+            }
+            () = node.failed() => anyhow::bail!("the node cannot go on"),
+        }
     }
     let drained = tokio::select! {
         drained = node.drain() => drained,
@@ -218,11 +257,22 @@ async fn bind_admin(address: SocketAddr, config: &AdminConfig) -> anyhow::Result
     Ok(listener)
 }
 
+/// Reads again what may change while the node runs.
+fn read_again(tls: Option<&Tls>) {
+    match tls.map(Tls::reload) {
+        None => info!("SIGHUP: there is nothing to read again"),
+        Some(Ok(())) => info!("the certificates were read again: new connections are served with them"),
+        Some(Err(error)) => {
+            error!(%error, "the new certificates cannot be used: the old ones stay in use");
+        }
+    }
+}
+
 fn log_to_stderr(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
     }
     Ok(())

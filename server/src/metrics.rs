@@ -52,6 +52,7 @@ pub struct Metrics {
     /// Times when hints may have been lost.
     pub gaps: Counter,
     refused_connections: Family<Label, Counter>,
+    tls_failures: Family<Label, Counter>,
     closings: Family<Label, Counter>,
     requests: Family<Label, Counter>,
     /// Of those, the two that there are most of, without a look for their label.
@@ -80,6 +81,7 @@ impl Default for Metrics {
             hints: Counter::default(),
             gaps: Counter::default(),
             refused_connections: Family::default(),
+            tls_failures: Family::default(),
             closings: Family::default(),
             requests,
             refusals: Family::default(),
@@ -97,6 +99,8 @@ impl Default for Metrics {
         zero(&metrics.refusals, "code", &codes);
         let reasons = ["node_full", "address_full", "not_a_balancer", "no_proxy_header"];
         zero(&metrics.refused_connections, "reason", &reasons);
+        let whys = ["no_tls", "late", "refused_by_client", "invalid", "ended"];
+        zero(&metrics.tls_failures, "why", &whys);
         zero(&metrics.pauses, "whose", &["session", "address", "replies"]);
         zero(&metrics.logins, "by", &["password", "token"]);
         let acts = ["look", "kick", "ban", "unban", "passwd", "drain", "refused"];
@@ -109,6 +113,16 @@ impl Metrics {
     /// A connection was refused: `node_full`, `address_full`, `not_a_balancer` or `no_proxy_header`.
     pub fn connection_refused(&self, reason: &'static str) {
         self.refused_connections.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A connection did not come to speak TLS: `no_tls`, `late`, `refused_by_client`, `invalid` or `ended`.
+    pub fn tls_failed(&self, why: &'static str) {
+        self.tls_failures.get_or_create(&[("why", why)]).inc();
+    }
+
+    /// How many did not, for this reason.
+    pub fn tls_failures(&self, why: &'static str) -> u64 {
+        self.tls_failures.get_or_create(&[("why", why)]).get()
     }
 
     /// The node ended a connection.
@@ -151,6 +165,7 @@ impl Metrics {
         let r = &mut registry;
         r.register("connections", "Open connections", self.connections.clone());
         r.register("connections_refused", "Connections refused, by reason", self.refused_connections.clone());
+        r.register("tls_failures", "Connections that did not come to speak TLS", self.tls_failures.clone());
         r.register("closings", "Connections that the node ended, by code", self.closings.clone());
         r.register("requests", "Requests taken, by operation", self.requests.clone());
         r.register("refusals", "Requests refused, by error code", self.refusals.clone());
@@ -206,6 +221,15 @@ impl Collector for Now {
             wedges.metric_type(),
         )?;
         wedges.encode(metric)?;
+        let ends = node.config.tls.as_ref().map_or(0, |tls| tls.ends() / 1000);
+        let ends = ConstGauge::new(ends);
+        let metric = encoder.encode_descriptor(
+            "tls_certificate_ends_seconds",
+            "Until when the certificate is valid, in seconds since 1970; 0 without TLS",
+            None,
+            ends.metric_type(),
+        )?;
+        ends.encode(metric)?;
         let gauges = node.gauges();
         for (name, help, bound) in
             [("held", "What the node holds", false), ("held_max", "How much it may hold", true)]

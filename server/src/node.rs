@@ -24,6 +24,7 @@ use crate::{
     store::{self, Store},
     sweep::{Prompts, Sweep},
     throttle::{Rates, Throttle, loopback},
+    tls::Tls,
 };
 
 /// What a node needs of the world.
@@ -71,6 +72,8 @@ pub struct NodeConfig {
     pub proxy_protocol: bool,
     /// Who may send one; nobody else may connect then.
     pub proxies: Vec<IpNet>,
+    /// What the port speaks TLS with; without it, it speaks plain text.
+    pub tls: Option<Arc<Tls>>,
     /// How much one address, account or session may ask.
     pub rates: Rates,
     /// How long messages are kept, if not for ever.
@@ -99,6 +102,7 @@ impl Default for NodeConfig {
             drain_grace: Duration::from_secs(10),
             proxy_protocol: false,
             proxies: loopback(),
+            tls: None,
             rates: Rates::default(),
             retention: None,
             sizes: Sizes::default(),

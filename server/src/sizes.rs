@@ -16,6 +16,8 @@ pub struct Sizes {
     pub page_bytes_max: usize,
     /// Messages in one statement.
     pub batch_max: usize,
+    /// Bytes of such a statement, beyond its first message.
+    pub batch_bytes_max: usize,
     /// Pushes are added to what waits for a socket up to so many bytes, and the line that passes it.
     pub outbox_bytes: usize,
     /// Conversations in one look of the sweep; if more advanced, all local heads are compared instead.
@@ -28,6 +30,10 @@ pub struct Sizes {
     pub commit_patience: Duration,
 }
 
+/// What to set [`Sizes::batch_bytes_max`] to when the store is reached over TLS by sqlx: with its head, one record of TLS (16 KiB). sqlx sets no
+/// TCP_NODELAY, so what does not fit into the first record waits for the server to acknowledge that, which it may put off for 40 ms.
+pub const ENCRYPTED_BATCH_BYTES: usize = 15 << 10;
+
 impl Default for Sizes {
     fn default() -> Self {
         Self {
@@ -37,6 +43,7 @@ impl Default for Sizes {
             page_bytes_max: 256 << 10,
             // Enough that a statement's fixed cost no longer shows.
             batch_max: 512,
+            batch_bytes_max: 4 << 20,
             outbox_bytes: 64 << 10,
             sweep_heads_max: 10_000,
             sweep_look_back: Duration::from_secs(2),

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use memory::{ADDRESS, Memory};
 use protocol::{UserId, clock::SystemEntropy, message::PresenceState};
 use server::relay::{
-    Relay as _, RelayEvent, RelayState,
+    RelayEvent, RelayState,
     conformance::Peer,
     redis::{RedisConfig, RedisRelay},
 };

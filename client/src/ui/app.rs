@@ -7,7 +7,7 @@ mod events;
 
 use std::{collections::BTreeSet, future::Future, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
-use client::{Client, Config, DisconnectReason, Event, Events, RequestError};
+use client::{Client, Config, DisconnectReason, Event, Events, RequestError, Tls};
 use protocol::{
     ClientMsgId, Tcp,
     clock::SystemEntropy,
@@ -91,8 +91,15 @@ pub(crate) async fn run(args: &Args, interactive: bool) -> ExitCode {
     };
     let tracker = TaskTracker::new();
     let addr = args.addr();
-    let (client, mut events) =
-        Client::start(Tcp, &addr, Config::default(), Arc::new(SystemEntropy), &tracker);
+    let entropy = Arc::new(SystemEntropy);
+    let (client, mut events) = match args.tls_peer() {
+        Ok(None) => Client::start(Tcp, &addr, Config::default(), entropy, &tracker),
+        Ok(Some(peer)) => Client::start(Tls::new(Tcp, peer), &addr, Config::default(), entropy, &tracker),
+        Err(error) => {
+            eprintln!("chatclient: {error}");
+            return ExitCode::from(2);
+        }
+    };
     if let Err(why) = greeted(&mut events).await {
         eprintln!("chatclient: cannot reach {addr}: {why}");
         return ExitCode::FAILURE;

@@ -1,8 +1,9 @@
 //! The command line.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, path::PathBuf};
 
 use clap::Parser;
+use client::{TlsPeer, TlsPeerError};
 
 /// A terminal client of the chat system.
 ///
@@ -25,6 +26,18 @@ pub(crate) struct Args {
     #[arg(value_name = "PORT")]
     port: u16,
 
+    /// Speak TLS, with a server whose certificate is for IP, or --tls-name
+    #[arg(long)]
+    pub(crate) tls: bool,
+
+    /// Trust the authorities whose certificates are in FILE, in PEM, instead of those that the system trusts
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    pub(crate) tls_ca: Option<PathBuf>,
+
+    /// The name that the server's certificate has to be for, if not IP
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    pub(crate) tls_name: Option<String>,
+
     /// Print one JSON object per event instead of the screens (see below)
     #[arg(long)]
     pub(crate) json: bool,
@@ -38,6 +51,12 @@ impl Args {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// Who has to be there, if TLS is to be spoken.
+    pub(crate) fn tls_peer(&self) -> Result<Option<TlsPeer>, TlsPeerError> {
+        let name = self.tls_name.as_deref().unwrap_or(&self.host);
+        self.tls.then(|| TlsPeer::new(name, self.tls_ca.as_deref())).transpose()
     }
 }
 

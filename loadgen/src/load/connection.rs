@@ -7,11 +7,12 @@ use std::{
     mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use client::{Config, DisconnectReason, Event, Reply, RequestError, session::Session};
+use client::{Config, DisconnectReason, Event, Reply, RequestError, TlsPeer, TlsStream, session::Session};
 use protocol::{LineDecoder, Request};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -25,12 +26,14 @@ const READ_BYTES: usize = 16 * 1024;
 const FAR: Duration = Duration::from_secs(3600);
 
 /// Where a connection goes to, and from where.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Route {
     /// The node or the balancer.
     pub(super) target: SocketAddr,
     /// The source address, if it matters: each has about 28,000 ports for one target.
     pub(super) source: Option<IpAddr>,
+    /// Who has to be there, if TLS is to be spoken.
+    pub(super) tls: Option<Arc<TlsPeer>>,
 }
 
 /// One client. `K` is what its owner knows a request by.
@@ -47,8 +50,19 @@ pub(super) struct Connection<K> {
 
 enum Link {
     Down,
-    Dialing(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>),
-    Up { stream: TcpStream, decoder: LineDecoder },
+    Dialing(Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>),
+    Up {
+        stream: Stream,
+        decoder: LineDecoder,
+        /// Whether the network has all that the stream took.
+        flushed: bool,
+    },
+}
+
+/// Plain, or over TLS.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl<K> Connection<K> {
@@ -137,7 +151,7 @@ impl<K> Connection<K> {
     fn tick(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.began);
         if matches!(self.link, Link::Down) && self.session.dial_at().is_some_and(|at| at <= elapsed) {
-            let (route, limit) = (self.route, self.connect_timeout);
+            let (route, limit) = (self.route.clone(), self.connect_timeout);
             self.link = Link::Dialing(Box::pin(async move {
                 timeout(limit, dial(route)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             }));
@@ -154,13 +168,21 @@ impl<K> Connection<K> {
                 Poll::Ready(Ok(stream)) => {
                     self.session.connected(self.began.elapsed());
                     let decoder = LineDecoder::new(self.session.line_bytes_max());
-                    self.link = Link::Up { stream, decoder };
+                    self.link = Link::Up { stream, decoder, flushed: true };
                     return Poll::Ready(());
                 }
                 Poll::Ready(Err(error)) => Err(DisconnectReason::Connect(error.to_string())),
             },
-            Link::Up { stream, decoder } => {
-                match move_bytes(&mut self.session, stream, decoder, self.began, cx) {
+            Link::Up { stream, decoder, flushed } => {
+                let moved = match stream {
+                    Stream::Plain(stream) => {
+                        move_bytes(&mut self.session, stream, decoder, flushed, self.began, cx)
+                    }
+                    Stream::Tls(stream) => {
+                        move_bytes(&mut self.session, stream, decoder, flushed, self.began, cx)
+                    }
+                };
+                match moved {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(moved) => moved.map_err(|error| DisconnectReason::Lost(error.to_string())),
                 }
@@ -175,10 +197,11 @@ impl<K> Connection<K> {
 }
 
 /// Reads once, hands the lines over, and writes once.
-fn move_bytes<K>(
+fn move_bytes<K, S: AsyncRead + AsyncWrite + Unpin>(
     session: &mut Session<K>,
-    stream: &mut TcpStream,
+    stream: &mut S,
     decoder: &mut LineDecoder,
+    flushed: &mut bool,
     began: Instant,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
@@ -206,9 +229,10 @@ fn move_bytes<K>(
         Poll::Pending => {}
     }
     if !session.outgoing().is_empty() {
-        match Pin::new(stream).poll_write(cx, session.outgoing()) {
+        match Pin::new(&mut *stream).poll_write(cx, session.outgoing()) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 session.written(began.elapsed(), count);
+                *flushed = false;
                 moved = true;
             }
             // Shown again by the next attempt, when there is nothing left to read.
@@ -218,15 +242,26 @@ fn move_bytes<K>(
             Poll::Pending => {}
         }
     }
+    if !*flushed && session.outgoing().is_empty() {
+        match Pin::new(stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => *flushed = true,
+            // As for writing.
+            Poll::Ready(Err(error)) if !moved => return Poll::Ready(Err(error)),
+            Poll::Ready(Err(_)) | Poll::Pending => {}
+        }
+    }
     if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
 }
 
-async fn dial(route: Route) -> io::Result<TcpStream> {
+async fn dial(route: Route) -> io::Result<Stream> {
     let socket = if route.target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = route.source {
         socket.bind(SocketAddr::new(source, 0))?;
     }
     let stream = socket.connect(route.target).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    match route.tls {
+        None => Ok(Stream::Plain(stream)),
+        Some(peer) => Ok(Stream::Tls(peer.shake_hands(stream).await?)),
+    }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use client::{Config, RequestError};
+use client::{Config, RequestError, TlsPeer};
 use protocol::{ConversationId, Entropy, UserId};
 use tokio::{
     net::lookup_host,
@@ -104,7 +104,7 @@ pub(super) struct Shared {
     pub(super) senders: u32,
     pub(super) accounts_exist: bool,
     prefix: String,
-    targets: Vec<SocketAddr>,
+    targets: Vec<(SocketAddr, Option<Arc<TlsPeer>>)>,
     arrived: AtomicUsize,
     all_arrived: Notify,
 }
@@ -176,7 +176,8 @@ impl Shared {
         let bind = &self.options.bind;
         // The targets are taken in turn, so the sources are taken in turn by those who share a target.
         let source = bind.get((user / self.targets.len()) % bind.len().max(1)).copied();
-        Route { target: self.targets[user % self.targets.len()], source }
+        let (target, tls) = self.targets[user % self.targets.len()].clone();
+        Route { target, source, tls }
     }
 
     /// A request of the load has failed.
@@ -259,7 +260,10 @@ async fn shared(
     let mut targets = Vec::new();
     for target in &options.target {
         let mut found = lookup_host(target).await.with_context(|| format!("--target {target}"))?;
-        targets.push(found.next().with_context(|| format!("--target {target}: no address"))?);
+        let address = found.next().with_context(|| format!("--target {target}: no address"))?;
+        let host = target.rsplit_once(':').map_or(target.as_str(), |(host, _)| host);
+        let tls = options.tls.then(|| TlsPeer::new(host, options.tls_ca.as_deref())).transpose();
+        targets.push((address, tls.with_context(|| format!("--tls, {target}"))?.map(Arc::new)));
     }
     let mut run = [0; 8];
     entropy.fill(&mut run);

@@ -23,6 +23,12 @@ pub struct Options {
     /// different nodes.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8000")]
     pub target: Vec<String>,
+    /// Speak TLS with the targets, whose certificates have to be for their HOSTs.
+    #[arg(long)]
+    pub tls: bool,
+    /// Trust the authorities whose certificates are in FILE, in PEM, instead of those that the system trusts.
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    pub tls_ca: Option<PathBuf>,
     /// Length of the measured window.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub duration: Duration,

@@ -47,7 +47,7 @@ pub struct EraseUserArgs {
 }
 
 /// The first moment of a day, in UTC.
-fn date(text: &str) -> Result<UnixMillis, String> {
+pub(crate) fn date(text: &str) -> Result<UnixMillis, String> {
     const WRONG: &str = "a date such as 2026-11-24";
     let parts: Vec<&str> = text.split('-').collect();
     let [year, month, day] = parts[..] else { return Err(WRONG.into()) };

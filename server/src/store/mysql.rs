@@ -25,7 +25,7 @@ use self::{
     text::Text,
 };
 pub use self::{
-    open::{OpenError, migrate},
+    open::{OpenError, is_encrypted, migrate},
     plans::Plan,
 };
 use super::{

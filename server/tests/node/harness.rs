@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use client::TlsPeer;
 use protocol::{
     Net as _, Tcp,
     clock::{SystemClock, SystemEntropy},
@@ -21,11 +22,8 @@ use server::{
     store::{Store, memory::MemoryStore},
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
     time::timeout,
 };
 
@@ -111,8 +109,8 @@ pub(crate) fn mid() -> String {
 
 /// A connection, line by line.
 pub(crate) struct Wire {
-    reader: BufReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    reader: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
     next_id: u64,
     /// Lines that were read while something else was waited for.
     pub(crate) aside: VecDeque<Value>,
@@ -120,13 +118,27 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn connect(address: &str) -> Self {
-        let (reader, writer) = TcpStream::connect(address).await.unwrap().into_split();
-        Self { reader: BufReader::new(reader), writer, next_id: 1000, aside: VecDeque::new() }
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// Over TLS.
+    pub(crate) async fn connect_tls(address: &str, peer: &TlsPeer) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(peer.shake_hands(stream).await.unwrap())
+    }
+
+    /// Over a connection of whatever kind.
+    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        let reader: Box<dyn AsyncRead + Send + Unpin> = Box::new(reader);
+        let reader = BufReader::new(reader);
+        Self { reader, writer: Box::new(writer), next_id: 1000, aside: VecDeque::new() }
     }
 
     /// Sends bytes as they are.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.writer.write_all(bytes.as_ref()).await.unwrap();
+        self.writer.flush().await.unwrap();
     }
 
     /// The next line from the socket.
@@ -226,6 +238,13 @@ impl Wire {
         let reply = self.reply(id).await;
         assert!(reply["ok"].is_object());
         self.aside.drain(..).collect()
+    }
+
+    /// Whether the connection ends in order: no more lines, and no word missing that TLS says at its end.
+    pub(crate) async fn ends_in_order(mut self) -> bool {
+        let mut rest = Vec::new();
+        let read = timeout(PATIENCE, self.reader.read_to_end(&mut rest)).await.expect("an end in time");
+        read.is_ok() && rest.is_empty()
     }
 
     /// Reads what is left until the server ends the connection.

@@ -1,6 +1,8 @@
 //! Clients that mean no good, against the real binary, while two users chat: each is answered as SPEC.md says or shut out, and the two notice
 //! nothing.
 
+mod tls;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -30,8 +32,12 @@ impl Siege {
     async fn new(options: &[&str]) -> Self {
         let data = TempDir::new().unwrap();
         let server = Server::start(data.path(), 0, options).await;
-        let ((_, mut alice), (bob_number, mut bob)) =
-            (user(&server, "alice").await, user(&server, "bob").await);
+        let ((_, alice), (bob_number, bob)) = (user(&server, "alice").await, user(&server, "bob").await);
+        Self::of(server, data, alice, bob_number, bob).await
+    }
+
+    /// Of a node on which the first two users have logged in.
+    async fn of(server: Server, data: TempDir, mut alice: Wire, bob_number: u64, mut bob: Wire) -> Self {
         alice.ok(json!({"op": "befriend", "mid": mid(), "user": bob_number})).await;
         let over = CancellationToken::new();
         let until = over.clone();
@@ -75,7 +81,11 @@ impl Siege {
 }
 
 async fn user(server: &Server, name: &str) -> (u64, Wire) {
-    let mut wire = Wire::connect(&server.address).await;
+    register(Wire::connect(&server.address).await, name).await
+}
+
+/// Registers and logs in on a connection.
+async fn register(mut wire: Wire, name: &str) -> (u64, Wire) {
     assert_eq!(wire.line().await["push"], "hello");
     let reply = wire.ok(json!({"op": "register", "mid": mid(), "name": name, "password": name})).await;
     wire.login(name).await;

@@ -4,6 +4,7 @@
 
 mod admin;
 mod authorisation;
+mod certificates;
 mod cluster;
 mod ctl;
 mod defects;
@@ -26,3 +27,4 @@ mod replaced;
 mod spec;
 mod stores;
 mod terminal;
+mod tls;

@@ -22,7 +22,7 @@ use server::{
 };
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 use testcontainers::{
-    ImageExt as _,
+    CopyTargetOptions, ImageExt as _,
     core::{IntoContainerPort as _, WaitFor},
     runners::AsyncRunner as _,
 };
@@ -33,7 +33,7 @@ use crate::{
     stores::operation,
 };
 
-const IMAGE: (&str, &str) = ("CHAT_MYSQL_IMAGE", "chat-mysql:local");
+pub(crate) const IMAGE: (&str, &str) = ("CHAT_MYSQL_IMAGE", "chat-mysql:local");
 const PASSWORD: &str = "it's a 'secret'\\";
 /// As it goes into an URL.
 const PASSWORD_ENCODED: &str = "it%27s%20a%20%27secret%27%5C";
@@ -47,17 +47,23 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[], Vec::new()).await
+    }
+
+    /// Starts one with more options and files.
+    pub(crate) async fn start_with(options: &[String], files: Vec<(CopyTargetOptions, Vec<u8>)>) -> Self {
         let port = free_port();
-        let container = image(IMAGE.0, IMAGE.1)
+        let mut request = image(IMAGE.0, IMAGE.1)
             // Two spaces: the public image's first, closed start says "port: 0", the X plugin "port: 33060".
             .with_wait_for(WaitFor::message_on_stderr("port: 3306  "))
             .with_mapped_port(port, 3306.tcp())
             .with_env_var("MYSQL_ROOT_PASSWORD", PASSWORD)
             .with_startup_timeout(3 * PATIENCE)
-            .start()
-            .await
-            .unwrap();
-        Self { container, port }
+            .with_cmd(options);
+        for (to, bytes) in files {
+            request = request.with_copy_to(to, bytes);
+        }
+        Self { container: request.start().await.unwrap(), port }
     }
 
     /// The URL of a database on it.

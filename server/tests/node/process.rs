@@ -250,7 +250,7 @@ async fn five_hundred_registrations_and_logins() {
 }
 
 /// Runs the binary to its end with these variables: exit code, and what it said on both streams.
-async fn says(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+pub(crate) async fn says(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chatserver"));
     let output = command.args(arguments).envs(variables.iter().copied()).output();
     let output = timeout(PATIENCE, output).await.expect("an end in time").unwrap();

@@ -20,7 +20,7 @@ use server::{
     store::{Store, memory::MemoryStore},
 };
 use testcontainers::{
-    ImageExt as _,
+    CopyTargetOptions, ImageExt as _,
     core::{IntoContainerPort as _, WaitFor},
     runners::AsyncRunner as _,
 };
@@ -56,19 +56,24 @@ async fn not_run() -> bool {
 
 impl Redis {
     pub(crate) async fn start() -> Self {
-        Self::start_with(free_port(), &[]).await
+        Self::start_with(free_port(), &[], Vec::new()).await
     }
 
-    async fn start_with(port: u16, arguments: &[&str]) -> Self {
-        let container = image("CHAT_REDIS_IMAGE", "chat-redis:local")
+    /// With more arguments and files.
+    pub(crate) async fn start_with(
+        port: u16,
+        arguments: &[&str],
+        files: Vec<(CopyTargetOptions, Vec<u8>)>,
+    ) -> Self {
+        let mut request = image("CHAT_REDIS_IMAGE", "chat-redis:local")
             .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
             .with_mapped_port(port, 6379.tcp())
             // Emptied when it ends, as a cache is.
-            .with_cmd(["--save", "", "--appendonly", "no"].iter().chain(arguments).copied())
-            .start()
-            .await
-            .unwrap();
-        Self { container, port }
+            .with_cmd(["--save", "", "--appendonly", "no"].iter().chain(arguments).copied());
+        for (to, bytes) in files {
+            request = request.with_copy_to(to, bytes);
+        }
+        Self { container: request.start().await.unwrap(), port }
     }
 
     fn config(&self) -> RedisConfig {
@@ -233,7 +238,7 @@ async fn the_relay_on_redis_conforms() {
     if not_run().await {
         return;
     }
-    let redis = Redis::start_with(free_port(), &["--requirepass", "s@crat"]).await;
+    let redis = Redis::start_with(free_port(), &["--requirepass", "s@crat"], Vec::new()).await;
     let mut config =
         RedisConfig::parse(&format!("redis://:s%40crat@127.0.0.1:{}/3", redis.port), "test").unwrap();
     config.timing = redis.config().timing;
@@ -343,7 +348,7 @@ async fn redis_may_be_absent_at_the_start() {
     let mut pair = Pair::start(&config(port), Duration::from_millis(100)).await;
     pair.see("unknown").await;
     pair.chat("without").await;
-    let _redis = Redis::start_with(port, &[]).await;
+    let _redis = Redis::start_with(port, &[], Vec::new()).await;
     pair.see("online").await;
     let told = |line: &serde_json::Value| line["push"] == "presence" && line["state"] == "online";
     pair.alice.find("bob online", told).await;

@@ -11,7 +11,7 @@ use tokio::{
 use crate::{harness::PATIENCE, process::Server};
 
 /// The terminal program beside the server's binary. It belongs to another package, so it is built here if it is not up to date.
-fn chatclient() -> &'static PathBuf {
+pub(crate) fn chatclient() -> &'static PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let server = PathBuf::from(env!("CARGO_BIN_EXE_chatserver"));
@@ -27,7 +27,7 @@ fn chatclient() -> &'static PathBuf {
 }
 
 /// Someone at a terminal that is a pipe.
-struct Person {
+pub(crate) struct Person {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -37,8 +37,14 @@ struct Person {
 
 impl Person {
     fn sits_down(server: &Server) -> Self {
+        Self::sits_down_with(server, &[])
+    }
+
+    /// With options.
+    pub(crate) fn sits_down_with(server: &Server, options: &[&str]) -> Self {
         let mut child = Command::new(chatclient())
             .args(["127.0.0.1", &server.port().to_string()])
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -51,25 +57,30 @@ impl Person {
 
     /// Someone with a new account; returns its number too.
     async fn registers(server: &Server, name: &str) -> (Self, String) {
-        let mut person = Self::sits_down(server);
+        Self::sits_down(server).registers_as(name).await
+    }
+
+    /// Someone who has sat down.
+    pub(crate) async fn registers_as(self, name: &str) -> (Self, String) {
+        let mut person = self;
         person.types(&format!("2\n{name}\nsecret of {name}")).await;
         let line = person.sees("registered, account:").await;
         person.logs_in(name).await;
         (person, line.rsplit(':').next().unwrap().to_owned())
     }
 
-    async fn logs_in(&mut self, name: &str) {
+    pub(crate) async fn logs_in(&mut self, name: &str) {
         self.types(&format!("1\n{name}\nsecret of {name}")).await;
         self.sees(&format!("username:{name}")).await;
         self.sees("quit => ").await;
     }
 
-    async fn types(&mut self, lines: &str) {
+    pub(crate) async fn types(&mut self, lines: &str) {
         self.stdin.as_mut().unwrap().write_all(format!("{lines}\n").as_bytes()).await.unwrap();
     }
 
     /// Waits for a line that has `text` in it.
-    async fn sees(&mut self, text: &str) -> String {
+    pub(crate) async fn sees(&mut self, text: &str) -> String {
         loop {
             let line = timeout(PATIENCE, self.stdout.next_line()).await;
             let line = line.unwrap_or_else(|_| panic!("no {text:?} in {:#?}", self.seen)).unwrap();
@@ -82,13 +93,13 @@ impl Person {
     }
 
     /// Types a command and waits for its outcome.
-    async fn does(&mut self, command: &str, outcome: &str) -> String {
+    pub(crate) async fn does(&mut self, command: &str, outcome: &str) -> String {
         self.types(command).await;
         self.sees(outcome).await
     }
 
     /// Leaves; returns the exit code and all that was seen.
-    async fn quits(mut self) -> (i32, Vec<String>) {
+    pub(crate) async fn quits(mut self) -> (i32, Vec<String>) {
         self.types("quit").await;
         self.leaves().await
     }

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use redis::{ConnectionAddr, IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo};
 use thiserror::Error;
+use tokio_rustls::TlsConnector;
 
 /// Where Redis is, and how it is used. Its `Debug` form hides the password.
 #[derive(Clone)]
@@ -12,6 +13,8 @@ pub struct RedisConfig {
     pub(super) address: String,
     /// The name that its certificate must have, if the connection is encrypted.
     pub(super) tls_name: Option<String>,
+    /// Whom to trust then, if not whom the system trusts.
+    pub(super) connector: Option<TlsConnector>,
     /// User, password, database number.
     pub(super) login: RedisConnectionInfo,
     /// What all names begin with.
@@ -99,10 +102,21 @@ impl RedisConfig {
         Ok(Self {
             address,
             tls_name: tls.then(|| host.clone()),
+            connector: None,
             login: info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3),
             prefix: prefix.to_owned(),
             timing: Timing::default(),
         })
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls_name.is_some()
+    }
+
+    /// Trusts whom the connector trusts, instead of whom the system does.
+    pub fn trust(&mut self, connector: TlsConnector) {
+        self.connector = Some(connector);
     }
 
     /// As `HOST:PORT`.

@@ -2,18 +2,14 @@
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use protocol::Net;
+use protocol::{Net, tls};
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection};
-use rustls_native_certs::load_native_certs;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Notify, mpsc},
     time::{Instant, sleep, timeout},
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -44,7 +40,7 @@ pub(super) struct Supervisor<N> {
     lease: Lease,
     tracker: TaskTracker,
     stop: CancellationToken,
-    /// Made when it is first needed.
+    /// Made when it is first needed, unless the configuration has it.
     tls: Option<TlsConnector>,
 }
 
@@ -70,7 +66,8 @@ impl<N: Net> Supervisor<N> {
         stop: CancellationToken,
     ) -> Self {
         let lease = Lease::new(&shared);
-        Self { net, shared, events, queue, lease, tracker, stop, tls: None }
+        let tls = shared.config.connector.clone();
+        Self { net, shared, events, queue, lease, tracker, stop, tls }
     }
 
     /// Keeps a link until it is told to stop; then says that this node is gone, if there is a link to say it on.
@@ -119,7 +116,7 @@ impl<N: Net> Supervisor<N> {
                 let name = ServerName::try_from(name).map_err(io::Error::other)?;
                 let tls = match &self.tls {
                     Some(tls) => tls.clone(),
-                    None => self.tls.insert(tls()?).clone(),
+                    None => self.tls.insert(tls::connector(None).map_err(io::Error::other)?).clone(),
                 };
                 let stream = tls.connect(name, stream).await?;
                 self.log_in(stream).await
@@ -228,20 +225,4 @@ async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection)
             Err(error) => return error,
         }
     }
-}
-
-/// TLS with the certificates that the system trusts (or those that SSL_CERT_FILE names).
-fn tls() -> io::Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    let found = load_native_certs();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        return Err(io::Error::other("the system has no trusted certificates for TLS"));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }

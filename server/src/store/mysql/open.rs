@@ -112,6 +112,11 @@ async fn prepare(url: &str, patience: Duration) -> Result<MySqlConnectOptions, O
     }
 }
 
+/// Whether connections by this URL are encrypted.
+pub fn is_encrypted(url: &str) -> bool {
+    options(url).is_ok_and(|options| !matches!(options.get_ssl_mode(), MySqlSslMode::Disabled))
+}
+
 fn options(url: &str) -> Result<MySqlConnectOptions, OpenError> {
     let options = MySqlConnectOptions::from_str(url).map_err(OpenError::Url)?;
     if options.get_database().is_none() {
