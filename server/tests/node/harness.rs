@@ -120,7 +120,11 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn connect(address: &str) -> Self {
-        let (reader, writer) = TcpStream::connect(address).await.unwrap().into_split();
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        let (reader, writer) = stream.into_split();
         Self { reader: BufReader::new(reader), writer, next_id: 1000, aside: VecDeque::new() }
     }
 
