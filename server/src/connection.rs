@@ -22,6 +22,7 @@ use tracing::{debug, debug_span, warn};
 
 use self::io::{Socket, exchange};
 use crate::{
+    backlog::Share,
     commands::{self, Effect, Opened, Reply},
     feed::Line,
     feeds::Attached,
@@ -65,6 +66,7 @@ enum Event {
     Checked(store::Result<bool>),
     Socket(Socket),
     Letters,
+    Crowded,
     Resumed,
     Timer,
 }
@@ -107,6 +109,8 @@ struct Connection<S> {
     check: Option<BoxFuture<store::Result<bool>>>,
     needs: VecDeque<Need>,
     visitor: Arc<Visitor>,
+    /// What is held for the client, among all that the node holds.
+    share: Share,
     /// Of the session's requests.
     pace: Pace,
     /// Until when no request is taken, since they came too fast; and the one whose time comes then.
@@ -153,6 +157,7 @@ where
         number,
         address,
         visitor: Arc::new(visitor),
+        share: node.backlog.share(),
         pace: Pace::new(now),
         paused: None,
         parked: None,
@@ -263,6 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 done = exchange(&mut self.stream, &self.out, &mut self.out_taken, reading.then_some(&mut self.decoder)) => {
                     Event::Socket(done)
                 }
+                () = self.share.ended(), if self.share.is_held() => Event::Crowded,
                 () = async { sleep_until(self.paused.expect("checked")).await }, if self.paused.is_some() => Event::Resumed,
                 () = &mut timer => Event::Timer,
             };
@@ -284,6 +290,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.finish_check(valid);
                 }
                 Event::Letters => {}
+                Event::Crowded => {
+                    return self.cut_off("the node holds too much, and has held this for longest");
+                }
                 Event::Resumed => self.paused = None,
                 Event::Socket(Socket::Wrote) => self.wrote(),
                 Event::Socket(Socket::Read) => self.heard = Instant::now(),
@@ -450,8 +459,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Says what waits for the socket.
-    fn weigh(&self) {
+    /// Says what waits for the socket, or for the client to go on.
+    fn weigh(&mut self) {
+        self.share.set(self.out.capacity() + self.decoder.held_bytes());
         if let State::Session(opened) = &self.state {
             opened.outbox.set_unwritten(self.out.len());
         }
@@ -585,6 +595,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.closing.is_some() { half } else { idle.min(login).min(half) }
     }
 
+    /// Who does not read is told nothing, but counted.
+    fn cut_off(&self, why: &str) -> String {
+        self.node.metrics.closing(ClosingCode::SlowReader);
+        why.into()
+    }
+
     /// Looks at the clock; returns why the connection ends, if it does at once.
     fn tick(&mut self) -> Option<String> {
         let (config, now) = (&self.node.config, Instant::now());
@@ -592,7 +608,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.out.len() > self.out_taken {
             let stuck = *self.stuck.get_or_insert(now);
             if now.duration_since(stuck) >= write_timeout {
-                return Some("the client does not read".into());
+                return Some(self.cut_off("the client does not read"));
             }
         }
         if now.duration_since(self.heard) >= config.limits.idle_timeout() {
