@@ -10,11 +10,12 @@
 //! - [`canary`]: the token that every text carries, by which a leak is recognised
 //! - [`tap`]: what looks for that token in every byte that a device receives
 //! - [`rng`]: the seeded generator
-//! - [`load`]: chatload, the load generator
+//! - [`load`]: chatload, the load generator; [`hostile`]: its opposite
 
 pub mod canary;
 pub mod checker;
 pub mod history;
+pub mod hostile;
 pub mod load;
 pub mod rng;
 pub mod tap;

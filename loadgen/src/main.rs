@@ -6,7 +6,10 @@ use std::{ffi::OsString, fs, io::IsTerminal as _, path::Path, process::ExitCode}
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use loadgen::load::{self, Accounts, Options, PrepareOptions};
+use loadgen::{
+    hostile,
+    load::{self, Accounts, Options, PrepareOptions},
+};
 use protocol::clock::SystemEntropy;
 
 /// File descriptors kept for what is not a connection.
@@ -20,10 +23,16 @@ fn main() -> ExitCode {
     let outcome = match words.get(1).and_then(|word| word.to_str()) {
         Some("compare") => compare(&words[2..]).map(|()| true),
         Some("summary") => summary(&words[2..]).map(|()| true),
+        Some("field") => field(&words[2..]).map(|()| true),
         Some("prepare") => {
             let words = std::iter::once("chatload prepare".into()).chain(words.into_iter().skip(2));
             let options = PrepareOptions::parse_from(words);
             block_on(1, prepare::accounts(&options, 0)).map(|()| true)
+        }
+        Some("hostile") => {
+            let words = std::iter::once("chatload hostile".into()).chain(words.into_iter().skip(2));
+            let options = hostile::Options::parse_from(words);
+            block_on(1, attack(&options)).map(|()| true)
         }
         _ => {
             let options = Options::parse_from(words);
@@ -73,6 +82,17 @@ async fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(report.is_good())
 }
 
+async fn attack(options: &hostile::Options) -> anyhow::Result<()> {
+    rlimit::increase_nofile_limit(u64::from(options.connections) + FILES_RESERVED)
+        .context("the limit on open files")?;
+    let report = hostile::run(options, |news| eprintln!("chatload hostile: {news}")).await?;
+    if let Some(path) = &options.json {
+        write(path, &serde_json::to_string_pretty(&report).context("the result as JSON")?)?;
+    }
+    println!("{report}");
+    Ok(())
+}
+
 async fn accounts(options: &Options) -> anyhow::Result<Accounts> {
     if let Some(prefix) = &options.prepared {
         return Ok(Accounts::Existing(prefix.clone()));
@@ -117,6 +137,20 @@ fn summary(words: &[OsString]) -> anyhow::Result<()> {
     let summaries: Vec<_> = by_name.iter().map(|(name, reports)| load::Summary::new(name, reports)).collect();
     write(Path::new(out), &serde_json::to_string_pretty(&summaries).context("the summary as JSON")?)?;
     print!("{}", load::table(&summaries));
+    Ok(())
+}
+
+/// Values of a file, by their JSON pointers, for scripts: on one line.
+fn field(words: &[OsString]) -> anyhow::Result<()> {
+    let [file, pointers @ ..] = words else { anyhow::bail!("chatload field RESULT.json /POINTER...") };
+    let value = read(Path::new(file))?;
+    let mut found = Vec::new();
+    for pointer in pointers {
+        let pointer = pointer.to_str().context("a JSON pointer")?;
+        let value = value.pointer(pointer).with_context(|| format!("there is no {pointer}"))?;
+        found.push(value.to_string());
+    }
+    println!("{}", found.join(" "));
     Ok(())
 }
 

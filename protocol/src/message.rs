@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 pub use self::{
     entry::{Entry, EntryBody},
     request::{
-        Account, ChangePassword, CreateGroup, GroupTarget, History, Login, Members, Page, ParseRequestError,
-        Password, Register, RemoveMember, Request, Resume, Send, SetCursors, UserTarget,
+        Account, ChangePassword, CreateGroup, GroupTarget, History, Login, Members, Op, Page,
+        ParseRequestError, Password, Register, RemoveMember, Request, Resume, Send, SetCursors, UserTarget,
     },
 };
 use crate::{

@@ -28,6 +28,7 @@ use self::{
 #[cfg(any(test, fuzzing))]
 pub use self::proxy::fuzz as proxy_fuzz;
 use crate::{
+    backlog::Share,
     commands::{self, Effect, Opened, Reply},
     feed::Line,
     feeds::Attached,
@@ -71,6 +72,7 @@ enum Event {
     Checked(store::Result<bool>),
     Socket(Socket),
     Letters,
+    Crowded,
     Resumed,
     Timer,
 }
@@ -116,6 +118,8 @@ struct Connection<S> {
     needs: VecDeque<Need>,
     visitor: Arc<Visitor>,
     _counted: Counted,
+    /// What is held for the client, among all that the node holds.
+    share: Share,
     /// Of the session's requests.
     pace: Pace,
     /// Until when no request is taken, since they came too fast; and the one whose time comes then.
@@ -209,6 +213,7 @@ where
         address,
         visitor: Arc::new(visitor),
         _counted: counted,
+        share: node.backlog.share(),
         pace: Pace::new(now),
         paused: None,
         parked: None,
@@ -330,6 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     &mut self.flushed,
                     reading.then_some(&mut self.decoder),
                 ) => Event::Socket(done),
+                () = self.share.ended(), if self.share.is_held() => Event::Crowded,
                 () = async { sleep_until(self.paused.expect("checked")).await }, if self.paused.is_some() => Event::Resumed,
                 () = &mut timer => Event::Timer,
             };
@@ -363,6 +369,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.finish_check(valid);
             }
             Event::Letters => {}
+            Event::Crowded => {
+                return Some(self.cut_off("the node holds too much, and has held this for longest"));
+            }
             Event::Resumed => self.paused = None,
             Event::Socket(Socket::Wrote) => self.wrote(),
             Event::Socket(Socket::Read) => (self.heard, self.probed) = (Instant::now(), None),
@@ -526,8 +535,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Says what waits for the socket.
-    fn weigh(&self) {
+    /// Says what waits for the socket, or for the client to go on.
+    fn weigh(&mut self) {
+        self.share.set(self.out.capacity() + self.decoder.held_bytes());
         if let State::Session(opened) = &self.state {
             opened.outbox.set_unwritten(self.out.len());
         }
@@ -681,6 +691,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.closing.is_some() { half } else { idle.min(login).min(half) }
     }
 
+    /// Who does not read is told nothing, but counted.
+    fn cut_off(&self, why: &str) -> String {
+        self.node.metrics.closing(ClosingCode::SlowReader);
+        why.into()
+    }
+
     /// Looks at the clock; returns why the connection ends, if it does at once.
     fn tick(&mut self) -> Option<String> {
         let (config, now) = (&self.node.config, Instant::now());
@@ -688,9 +704,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.all_written() {
             let stuck = self.stuck.get_or_insert(Stuck { since: now, taken: self.out_taken });
             if now.duration_since(stuck.since) >= write_timeout {
-                // Not said, since nobody reads it, but counted.
-                self.node.metrics.closing(ClosingCode::SlowReader);
-                return Some("the client does not read".into());
+                return Some(self.cut_off("the client does not read"));
             }
         }
         if now >= self.gone_at() {

@@ -27,6 +27,7 @@ impl Node {
         let (requests, bytes) = self.committer.waiting();
         let (entries, held) = self.feeds.sizes();
         let (sessions, of_one_user, unwritten) = self.registry.sizes();
+        let (backlog, backlog_max) = self.backlog.sizes();
         let sizes = &self.config.sizes;
         let gauge = |label, name, amount, bound| Gauge { label, name, amount, bound };
         vec![
@@ -42,6 +43,12 @@ impl Node {
                 "connections of an address",
                 self.throttle.connections_of_an_address(),
                 self.config.rates.connections_per_address_max,
+            ),
+            gauge(
+                "backlog_bytes",
+                "bytes held for clients that do not take their part",
+                backlog,
+                backlog_max,
             ),
             gauge(
                 "outbox_bytes",

@@ -12,11 +12,13 @@
 //! - [`relay`] tells other nodes; [`sweep`] finds what it did not tell
 //! - [`registry`] knows who is online; [`delivered`] writes how far users have read
 //! - [`retention`] erases messages that are too old, [`erasure`] an account
+//! - [`backlog`] is what connections hold for clients that do not read, and ends those that have for longest when it is too much
 //! - [`gauges`] says how much a node holds, and [`sizes`] how much it may, where that is a matter of speed
 //! - [`metrics`] are counted, and [`admin`] shows them to operators
 //! - [`node`] puts it together; [`config`] and `main` make it a program
 pub mod admin;
 pub mod admission;
+pub mod backlog;
 pub mod commands;
 pub mod committer;
 pub mod config;

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admission::Admission,
+    backlog::Backlog,
     committer::{Bounds, Committer, Worker},
     delivered::Delivered,
     feeds::Feeds,
@@ -68,6 +69,8 @@ pub struct NodeConfig {
     pub sweep_round: Duration,
     /// How long a drain takes at most.
     pub drain_grace: Duration,
+    /// What all connections together may hold for clients that do not take their part, in bytes.
+    pub backlog_bytes_max: usize,
     /// Whether every connection begins with a PROXY header.
     pub proxy_protocol: bool,
     /// Who may send one; nobody else may connect then.
@@ -100,6 +103,7 @@ impl Default for NodeConfig {
             sweep_interval: Duration::from_secs(2),
             sweep_round: Duration::from_secs(60),
             drain_grace: Duration::from_secs(10),
+            backlog_bytes_max: 64 << 20,
             proxy_protocol: false,
             proxies: loopback(),
             tls: None,
@@ -132,6 +136,8 @@ pub struct Node {
     pub resumes: Admission,
     /// What addresses, accounts and sessions may ask.
     pub throttle: Arc<Throttle>,
+    /// What connections hold for clients that do not take their part.
+    pub backlog: Arc<Backlog>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Wall-clock time.
@@ -192,6 +198,7 @@ impl RunningNode {
         let admission = || Admission::new(config.sizes.openings_max, patience, draining.clone());
         let (logins, resumes) = (admission(), admission());
         let throttle = Throttle::new(config.rates.clone());
+        let backlog = Backlog::new(config.backlog_bytes_max);
         let node = Arc::new(Node {
             config,
             store,
@@ -203,6 +210,7 @@ impl RunningNode {
             logins,
             resumes,
             throttle,
+            backlog,
             metrics,
             clock,
             entropy,

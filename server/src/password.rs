@@ -1,6 +1,13 @@
 //! Password hashing: argon2id, off the event loop, a bounded number at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+};
 
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
@@ -9,7 +16,7 @@ use argon2::{
 use async_trait::async_trait;
 use protocol::Entropy;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Hashes that wait for a processor. When as many wait, a request is refused as `overloaded`.
 const WAITING_MAX: usize = 1024;
@@ -25,6 +32,17 @@ pub enum HashError {
     Failed,
 }
 
+/// Why there is no hasher.
+#[derive(Debug, Error)]
+pub enum HasherError {
+    /// The costs cannot be used.
+    #[error("argon2: {0}")]
+    Costs(#[from] argon2::Error),
+    /// The system gives no thread.
+    #[error("a thread for password hashes: {0}")]
+    Thread(#[from] io::Error),
+}
+
 /// The seam: a simulation hashes without threads and without cost.
 #[async_trait]
 pub trait Passwords: Send + Sync + 'static {
@@ -36,39 +54,51 @@ pub trait Passwords: Send + Sync + 'static {
     fn is_outdated(&self, hash: &str) -> bool;
 }
 
-/// argon2id on tokio's blocking threads.
+/// argon2id on threads of its own, which give way to all others: so whoever makes the node hash without end delays logins, and no chat.
 pub struct Argon2id {
     params: Params,
     entropy: Arc<dyn Entropy>,
-    /// One for each processor: more would only take turns, and each holds its working memory.
-    permits: Semaphore,
-    /// Working memory that is not in use: kept, since allocators do not give blocks of this size back (measured: 870 MB
-    /// resident after 1,000 hashes).
-    memory: Arc<Memory>,
+    /// One for each thread. A job holds its own until it has ended, whether or not anybody still waits for it.
+    permits: Arc<Semaphore>,
+    /// There is room for as many as there are permits.
+    jobs: SyncSender<Job>,
     waiting: Semaphore,
     /// Compared with when there is no account, so that its absence takes as long.
     nobody: String,
 }
 
+/// What a thread does with its working memory.
+type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
+
+/// How much the threads give way: beside others that have work they get a tenth of a processor. Much more of it, and nobody could
+/// log in to a busy node.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
 impl Argon2id {
-    /// A hasher with these costs: working memory in KiB, and passes over it.
+    /// A hasher with these costs: working memory in KiB, and passes over it. `at_once` is one for each processor at most: more would only take
+    /// turns, and each holds its working memory.
     ///
     /// # Errors
-    /// The costs are out of argon2's range.
+    /// The costs are out of argon2's range, or the system gives no threads.
     pub fn new(
         memory_kib: u32,
         passes: u32,
         at_once: usize,
         entropy: Arc<dyn Entropy>,
-    ) -> Result<Self, argon2::Error> {
+    ) -> Result<Self, HasherError> {
         let params = Params::new(memory_kib, passes, 1, None)?;
-        let memory = Arc::<Memory>::default();
-        let mut blocks = memory.take();
-        let nobody =
-            hash(&params, "", &[0; SALT_BYTES], &mut blocks).map_err(|_| argon2::Error::OutputTooShort)?;
-        memory.put(blocks);
-        let (permits, waiting) = (Semaphore::new(at_once.max(1)), Semaphore::new(WAITING_MAX));
-        Ok(Self { params, entropy, permits, memory, waiting, nobody })
+        let nobody = hash(&params, "", &[0; SALT_BYTES], &mut Vec::new())
+            .map_err(|_| argon2::Error::OutputTooShort)?;
+        let at_once = at_once.max(1);
+        let (jobs, queue) = sync_channel::<Job>(at_once);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..at_once {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name("password".into()).spawn(move || work(&queue))?;
+        }
+        let (permits, waiting) = (Arc::new(Semaphore::new(at_once)), Semaphore::new(WAITING_MAX));
+        Ok(Self { params, entropy, permits, jobs, waiting, nobody })
     }
 
     async fn run<T: Send + 'static>(
@@ -76,34 +106,31 @@ impl Argon2id {
         work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
     ) -> Result<T, HashError> {
         let _place = self.waiting.try_acquire().map_err(|_| HashError::Overloaded)?;
-        let _permit = self.permits.acquire().await.map_err(|_| HashError::Failed)?;
-        let memory = Arc::clone(&self.memory);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the real implementation of the seam; its work is bounded"
-        )]
-        let done = tokio::task::spawn_blocking(move || {
-            let mut blocks = memory.take();
-            let done = work(&mut blocks);
-            memory.put(blocks);
-            done
-        })
-        .await;
-        done.map_err(|_| HashError::Failed)
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| HashError::Failed)?;
+        let (done, outcome) = oneshot::channel();
+        let job = Box::new(move |blocks: &mut Vec<Block>| {
+            // Nobody may wait for it any more.
+            let _ = done.send(work(blocks));
+            drop(permit);
+        });
+        self.jobs.try_send(job).map_err(|_| HashError::Failed)?;
+        outcome.await.map_err(|_| HashError::Failed)
     }
 }
 
-/// Working memory between hashes: as many pieces as were ever used at once.
-#[derive(Default)]
-struct Memory(Mutex<Vec<Vec<Block>>>);
-
-impl Memory {
-    fn take(&self) -> Vec<Block> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn put(&self, blocks: Vec<Block>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(blocks);
+/// Does jobs until the hasher is gone. The working memory is kept between them, since allocators do not give blocks of this size back
+/// (measured: 870 MB resident after 1,000 hashes).
+fn work(queue: &Mutex<Receiver<Job>>) {
+    // Where that is not allowed, or not known, the threads are as others.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(NICE);
+    let mut blocks = Vec::new();
+    loop {
+        // One thread waits at the queue, the others for their turn to.
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        // A panic is a defect, and ends the request that met it; the thread is there for all.
+        let _ = catch_unwind(AssertUnwindSafe(|| job(&mut blocks)));
     }
 }
 
@@ -180,10 +207,54 @@ const SALT_BYTES: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use argon2::password_hash::PasswordHasher as _;
     use protocol::clock::SystemEntropy;
 
     use super::*;
+
+    /// Who gives up waiting frees no thread: as many hashes as threads are computed at once, and hold memory.
+    #[tokio::test]
+    async fn no_more_at_once_than_there_are_threads() {
+        let passwords = Argon2id::new(64, 1, 2, Arc::new(SystemEntropy)).unwrap();
+        let running = Arc::new(AtomicUsize::new(0));
+        let (release, released) = sync_channel::<()>(100);
+        let released = Arc::new(Mutex::new(released));
+        for _ in 0..6 {
+            let (running, released) = (Arc::clone(&running), Arc::clone(&released));
+            let mut job = Box::pin(passwords.run(move |_| {
+                running.fetch_add(1, Relaxed);
+                let _ = released.lock().unwrap().recv();
+            }));
+            assert!(futures_util::poll!(&mut job).is_pending());
+        }
+        while running.load(Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let mut waits = Box::pin(passwords.run(|_| ()));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        assert_eq!(running.load(Relaxed), 2, "of six that were given up");
+        release.send(()).unwrap();
+        waits.await.unwrap();
+        release.send(()).unwrap();
+    }
+
+    /// The scheduler's own word for each thread.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn hashing_gives_way() {
+        let passwords = Argon2id::new(64, 1, 1, Arc::new(SystemEntropy)).unwrap();
+        let niceness = || {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            let (_, fields) = stat.rsplit_once(')').unwrap();
+            fields.split_ascii_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+        };
+        let own = niceness();
+        let hashing = passwords.run(move |_| niceness()).await.unwrap();
+        assert_eq!(hashing, (own + NICE).min(19));
+        assert_eq!(niceness(), own, "only those threads");
+    }
 
     #[tokio::test]
     async fn what_was_hashed_is_verified() {

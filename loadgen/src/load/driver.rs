@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -27,6 +27,7 @@ use super::{
     connection::Route,
     layout::{Layout, LinePlan, UserIndex},
     options::{Options, Scenario, SpacingOption},
+    outages::Recorder,
     reconcile::reconcile,
     report::{Failures, ProcessReport, Report, Trial},
     schedule::Spacing,
@@ -91,6 +92,7 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) stats: Stats,
     pub(super) counts: Counts,
+    pub(super) outages: Recorder,
     pub(super) stages: watch::Sender<Stage>,
     pub(super) set_up_permits: Semaphore,
     pub(super) storm_permits: Semaphore,
@@ -105,6 +107,7 @@ pub(super) struct Shared {
     pub(super) accounts_exist: bool,
     prefix: String,
     targets: Vec<(SocketAddr, Option<Arc<TlsPeer>>)>,
+    sources: Vec<IpAddr>,
     arrived: AtomicUsize,
     all_arrived: Notify,
 }
@@ -173,9 +176,8 @@ impl Shared {
 
     pub(super) fn route(&self, user: UserIndex) -> Route {
         let user = user as usize;
-        let bind = &self.options.bind;
         // The targets are taken in turn, so the sources are taken in turn by those who share a target.
-        let source = bind.get((user / self.targets.len()) % bind.len().max(1)).copied();
+        let source = self.sources.get((user / self.targets.len()) % self.sources.len().max(1)).copied();
         let (target, tls) = self.targets[user % self.targets.len()].clone();
         Route { target, source, tls }
     }
@@ -286,6 +288,7 @@ async fn shared(
         began: Instant::now(),
         stats: Stats::new(),
         counts: Counts::default(),
+        outages: Recorder::new(),
         stages: watch::Sender::new(Stage::Hold),
         set_up_permits: Semaphore::new(at_once(options.set_up_at_once)),
         storm_permits: Semaphore::new(storm),
@@ -297,6 +300,7 @@ async fn shared(
         accounts_exist: matches!(accounts, Accounts::Existing(_)),
         prefix,
         targets,
+        sources: options.sources(),
         arrived: AtomicUsize::new(0),
         all_arrived: Notify::new(),
         options: options.clone(),
@@ -310,7 +314,12 @@ fn config(options: &Options) -> Config {
         connect_timeout: Duration::from_secs(30),
         // A storm measures the server, not the pauses that a polite client makes.
         backoff_min: Duration::from_millis(if storm { 1 } else { 100 }),
-        backoff_max: Duration::from_secs(if storm { 1 } else { 5 }),
+        backoff_max: Duration::from_secs(match options.scenario {
+            Scenario::ReconnectStorm => 1,
+            // What people's clients do is what it measures.
+            Scenario::Trickle => 10,
+            _ => 5,
+        }),
         // A message that is repeated after a refusal would stand after those sent since.
         attempts_max: 1,
         // An open loop does not wait for answers; what exceeds this is refused, and counted.
@@ -546,6 +555,7 @@ fn report(shared: &Shared, load: &Load, trials: Vec<Trial>, anomalies: Anomalies
             rss_before_bytes: load.before.get(&pid).map_or(0, |usage| usage.rss),
             rss_start_bytes: start.rss,
             rss_end_bytes: end.rss,
+            rss_max_bytes: end.rss_max,
         }
     };
     let measure = |pid: u32| load.usage.get(&pid).map(|usage| process(pid, usage));
@@ -555,7 +565,7 @@ fn report(shared: &Shared, load: &Load, trials: Vec<Trial>, anomalies: Anomalies
         unknown: counts.unknown.load(Relaxed),
         disconnects: counts.disconnects.load(Relaxed),
     };
-    Report::new(
+    let mut report = Report::new(
         &shared.options,
         measured,
         load.seconds,
@@ -564,7 +574,9 @@ fn report(shared: &Shared, load: &Load, trials: Vec<Trial>, anomalies: Anomalies
         (processes, measure(system::own_pid()), shared.layout.users),
         (load.steal_percent, load.others_percent, Machine::this()),
         trials,
-    )
+    );
+    report.outages = shared.outages.outages();
+    report
 }
 
 fn per(total: f64, count: u64) -> Option<f64> {

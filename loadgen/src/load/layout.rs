@@ -60,6 +60,10 @@ impl Layout {
             Scenario::LoginStorm | Scenario::ReconnectStorm | Scenario::Idle => {
                 layout.ring(options.connections, options.conversations);
             }
+            Scenario::Trickle => {
+                layout.ring(options.connections, options.conversations);
+                layout.everybody_sends();
+            }
         }
         layout.convs_of = vec![Vec::new(); layout.users as usize];
         for (index, conv) in (0..).zip(&layout.convs) {
@@ -116,6 +120,13 @@ impl Layout {
         }
     }
 
+    /// In each conversation one sends to the other, and all as much.
+    fn everybody_sends(&mut self) {
+        let share = 1.0 / self.convs.len().max(1) as f64;
+        let line = |(conv, plan): (ConvIndex, &ConvPlan)| LinePlan { conv, user: plan.members[0], share };
+        self.lines = (0..).zip(&self.convs).map(line).collect();
+    }
+
     fn conv(&mut self, is_group: bool, members: Vec<UserIndex>) -> ConvIndex {
         self.convs.push(ConvPlan { is_group, members });
         // As many as the options allow fit.
@@ -148,6 +159,7 @@ mod tests {
         check("group --members 2 --senders 20", 2, 1, 2, 0);
         check("mixed --pairs 3 --members 5 --senders 2", 11, 4, 5, 3);
         check("idle --connections 100 --conversations 10", 100, 500, 0, 0);
+        check("trickle --connections 100 --conversations 10", 100, 500, 500, 0);
         check("idle --connections 1", 1, 0, 0, 0);
         let layout = layout("idle --connections 100 --conversations 10");
         assert!(layout.convs_of.iter().all(|convs| convs.len() == 10));

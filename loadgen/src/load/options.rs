@@ -5,6 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::sources::{addresses, network};
+
 /// Loads a chat server as many users do, and checks every message that arrives.
 ///
 /// Open loop by default: messages are due at times that depend on nothing but --rate, and latencies count from those times,
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// The exit code is 0 only if every promise was kept and something was acknowledged.
 ///
 /// "chatload compare A.json B.json" prints two results and their ratios, "chatload summary OUT.json RESULT.json..." the medians
-/// of many; "chatload prepare --help" tells how to make accounts by the thousand.
+/// of many; "chatload prepare --help" tells how to make accounts by the thousand, "chatload hostile --help" how to attack a node meanwhile.
 #[derive(Debug, Clone, Parser, Serialize, Deserialize)]
 #[command(name = "chatload", version, max_term_width = 100)]
 pub struct Options {
@@ -75,10 +77,10 @@ pub struct Options {
     /// group, mixed: senders among them.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Scenarios")]
     pub senders: u32,
-    /// login-storm, reconnect-storm, idle: users.
+    /// login-storm, reconnect-storm, idle, trickle: users.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=200_000), help_heading = "Scenarios")]
     pub connections: u32,
-    /// login-storm, reconnect-storm, idle: friends of each user (an even number), each with a conversation.
+    /// login-storm, reconnect-storm, idle, trickle: friends of each user (an even number), each with a conversation.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000), help_heading = "Scenarios")]
     pub conversations: u32,
     /// history: messages in each conversation.
@@ -141,6 +143,9 @@ pub struct Options {
     /// Source addresses, taken in turn: more than about 28,000 connections to one target need several.
     #[arg(long, value_name = "IP", num_args = 1.., value_delimiter = ',', help_heading = "Generator")]
     pub bind: Vec<IpAddr>,
+    /// Source addresses likewise, out of a network: its first 4,096.
+    #[arg(long, value_name = "NET", conflicts_with = "bind", value_parser = network, help_heading = "Generator")]
+    pub from: Option<String>,
     /// Threads of the generator.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Generator")]
     pub threads: u32,
@@ -170,6 +175,12 @@ pub struct PrepareOptions {
 }
 
 impl Options {
+    /// Source addresses, taken in turn; none: the system chooses.
+    pub(super) fn sources(&self) -> Vec<IpAddr> {
+        // What is no network was refused.
+        self.from.as_deref().and_then(|net| addresses(net).ok()).unwrap_or_else(|| self.bind.clone())
+    }
+
     /// The rate of the open loop, or how many are on their way in the closed one.
     pub(super) fn pace(&self) -> (f64, Option<u32>) {
         let window = match (self.scenario, self.window, self.rate) {
@@ -202,6 +213,8 @@ pub enum Scenario {
     ReconnectStorm,
     /// Users are connected, and do nothing.
     Idle,
+    /// As idle; and now and then one of them sends to a friend.
+    Trickle,
     /// Users read pages of a long log.
     History,
 }
@@ -216,6 +229,7 @@ impl Scenario {
             Self::LoginStorm => "login-storm",
             Self::ReconnectStorm => "reconnect-storm",
             Self::Idle => "idle",
+            Self::Trickle => "trickle",
             Self::History => "history",
         }
     }
@@ -246,7 +260,7 @@ pub enum Until {
 }
 
 /// A number and `ms`, `s`, `m` or `h`; without one of them, seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let factor = match unit {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     arrivals::Anomalies,
     options::Options,
+    outages::Outages,
     stats::{Bar, Counts, Percentiles, Slice, bars, percentiles},
     system::Machine,
 };
@@ -37,6 +38,9 @@ pub struct Report {
     pub anomalies_total: u64,
     /// What did not work, and may.
     pub failed: Failures,
+    /// Sessions that lost their connection unasked.
+    #[serde(default)]
+    pub outages: Outages,
     /// Whether everything on its way arrived after the window, in time.
     pub settled: bool,
     /// By process id: processor time in the window, divided by the messages.
@@ -100,6 +104,9 @@ pub struct ProcessReport {
     pub rss_before_bytes: u64,
     pub rss_start_bytes: u64,
     pub rss_end_bytes: u64,
+    /// The most, since the process began.
+    #[serde(default)]
+    pub rss_max_bytes: u64,
 }
 
 /// An attempt of a search.
@@ -147,6 +154,7 @@ impl Report {
             anomalies_total: anomalies.total(),
             anomalies,
             failed,
+            outages: Outages::default(),
             settled,
             cpu_us_per_message: processes.iter().map(|p| (p.pid, p.cpu_us_per_message)).collect(),
             processes,
@@ -223,6 +231,14 @@ impl fmt::Display for Report {
         }
         let Failures { refused, unknown, disconnects } = self.failed;
         writeln!(f, "failed: {refused} refused, {unknown} of unknown outcome, {disconnects} disconnects")?;
+        let Outages { lost, resumed, us, span_us } = self.outages;
+        if lost > 0 {
+            let [p50, max, span] = [us.p50, us.max, span_us].map(|us| us as f64 / 1_000_000.0);
+            writeln!(
+                f,
+                "connections lost: {lost}, {resumed} resumed after p50 {p50:.2} s, max {max:.2} s; all within {span:.2} s"
+            )?;
+        }
         if !self.settled {
             writeln!(f, "NOT SETTLED: something was still on its way when the time for it was over")?;
         }

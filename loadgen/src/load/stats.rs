@@ -212,13 +212,13 @@ pub(super) fn bars(histogram: &Histogram<u64>) -> Vec<Bar> {
     bars
 }
 
-fn record<C: hdrhistogram::Counter>(histogram: &mut Histogram<C>, latency: Duration) {
+pub(super) fn record<C: hdrhistogram::Counter>(histogram: &mut Histogram<C>, latency: Duration) {
     // It grows to any value of that size. (Recording "saturating" does not grow.)
     let recorded = histogram.record(micros(latency).clamp(1, LATENCY_MAX));
     debug_assert!(recorded.is_ok(), "{recorded:?}");
 }
 
-fn histogram<C: hdrhistogram::Counter>(digits: u8) -> Histogram<C> {
+pub(super) fn histogram<C: hdrhistogram::Counter>(digits: u8) -> Histogram<C> {
     // It grows to what it needs; the bounds are valid constants.
     let mut histogram = Histogram::new(digits).expect("up to five digits are allowed");
     histogram.auto(true);

@@ -11,6 +11,8 @@ pub(super) struct Usage {
     pub(super) cpu: Duration,
     /// Resident memory, in bytes.
     pub(super) rss: u64,
+    /// The most that it has been.
+    pub(super) rss_max: u64,
 }
 
 /// The clock ticks of a second in `/proc`: the same on every Linux that runs on what we build for.
@@ -27,7 +29,8 @@ pub(super) fn usage(pid: u32) -> Option<Usage> {
     let folder = format!("/proc/{pid}");
     let stat = fs::read_to_string(Path::new(&folder).join("stat")).ok()?;
     let status = fs::read_to_string(Path::new(&folder).join("status")).ok()?;
-    Some(Usage { cpu: cpu(&stat)?, rss: rss(&status).unwrap_or(0) })
+    let memory = |field| memory(&status, field).unwrap_or(0);
+    Some(Usage { cpu: cpu(&stat)?, rss: memory("VmRSS:"), rss_max: memory("VmHWM:") })
 }
 
 /// This process.
@@ -111,8 +114,8 @@ fn cpu(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
 }
 
-fn rss(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn memory(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -126,7 +129,7 @@ mod tests {
         let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 1 0 0 0 250 50 7 8 20 0 4 0 100 1000 200";
         assert_eq!(cpu(stat), Some(Duration::from_secs(3)));
         assert_eq!(cpu("nonsense"), None);
-        assert_eq!(rss("Name:\tx\nVmRSS:\t    1234 kB\nThreads:\t1\n"), Some(1234 * 1024));
+        assert_eq!(memory("Name:\tx\nVmRSS:\t    1234 kB\nThreads:\t1\n", "VmRSS:"), Some(1234 * 1024));
         let ticks = |text| Ticks::parse(text).unwrap();
         let before = ticks("cpu  100 0 100 700 0 0 0 100 50 0\ncpu0 1 2 3");
         let after = ticks("cpu  150 0 150 750 0 0 0 150 90 0\n");

@@ -116,6 +116,8 @@ pub(super) struct User {
     resumed: bool,
     /// The connection is broken on purpose.
     cutting: bool,
+    /// When the session lost its connection unasked, if it has none.
+    down_since: Option<Duration>,
 }
 
 impl User {
@@ -151,6 +153,7 @@ impl User {
             caught_up: false,
             resumed: false,
             cutting: false,
+            down_since: None,
         }
     }
 
@@ -562,9 +565,19 @@ impl User {
             Event::Disconnected { .. } => {
                 let unasked = !std::mem::take(&mut self.cutting);
                 self.shared.counts.disconnects.fetch_add(u64::from(unasked), Relaxed);
+                if unasked && self.down_since.is_none() {
+                    let now = self.shared.elapsed();
+                    self.down_since = Some(now);
+                    self.shared.outages.lost(now);
+                }
             }
             Event::CaughtUp => self.caught_up = true,
-            Event::Resumed => self.resumed = true,
+            Event::Resumed => {
+                self.resumed = true;
+                if let Some(lost) = self.down_since.take() {
+                    self.shared.outages.resumed(lost, self.shared.elapsed());
+                }
+            }
             _ => {}
         }
     }

@@ -177,6 +177,97 @@ pub struct History {
     pub limit: Option<u32>,
 }
 
+/// Which operation a request asks for.
+///
+/// A line is parsed by what [`Self::ALL`] lists, and by nothing else: an operation that is not listed does not exist, so whatever goes through
+/// the list has met all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "named after the operations of SPEC.md, section 4")]
+pub enum Op {
+    Send,
+    Ack,
+    Ping,
+    Register,
+    Login,
+    Resume,
+    Cursors,
+    Logout,
+    Passwd,
+    Befriend,
+    Unfriend,
+    Block,
+    Unblock,
+    Friends,
+    CreateGroup,
+    Join,
+    Quit,
+    DeleteGroup,
+    RemoveMember,
+    Groups,
+    Members,
+    History,
+}
+
+impl Op {
+    /// Every operation. The commonest come first: they are looked for in this order.
+    pub const ALL: [Self; 22] = [
+        Self::Send,
+        Self::Ack,
+        Self::Ping,
+        Self::Register,
+        Self::Login,
+        Self::Resume,
+        Self::Cursors,
+        Self::Logout,
+        Self::Passwd,
+        Self::Befriend,
+        Self::Unfriend,
+        Self::Block,
+        Self::Unblock,
+        Self::Friends,
+        Self::CreateGroup,
+        Self::Join,
+        Self::Quit,
+        Self::DeleteGroup,
+        Self::RemoveMember,
+        Self::Groups,
+        Self::Members,
+        Self::History,
+    ];
+
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Ack => "ack",
+            Self::Ping => "ping",
+            Self::Register => "register",
+            Self::Login => "login",
+            Self::Resume => "resume",
+            Self::Cursors => "cursors",
+            Self::Logout => "logout",
+            Self::Passwd => "passwd",
+            Self::Befriend => "befriend",
+            Self::Unfriend => "unfriend",
+            Self::Block => "block",
+            Self::Unblock => "unblock",
+            Self::Friends => "friends",
+            Self::CreateGroup => "create_group",
+            Self::Join => "join",
+            Self::Quit => "quit",
+            Self::DeleteGroup => "delete_group",
+            Self::RemoveMember => "remove_member",
+            Self::Groups => "groups",
+            Self::Members => "members",
+            Self::History => "history",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|op| op.name() == name)
+    }
+}
+
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -244,59 +335,63 @@ impl Request {
     }
 
     fn parse_op(op: &str, line: &[u8]) -> Result<Self, ErrorBody> {
-        Ok(match op {
-            "send" => Self::Send(fields(line)?),
-            "ack" => Self::Ack(fields(line)?),
-            "ping" => Self::Ping,
-            "register" => Self::Register(fields(line)?),
-            "login" => Self::Login(fields(line)?),
-            "resume" => Self::Resume(fields(line)?),
-            "cursors" => Self::Cursors(fields(line)?),
-            "logout" => Self::Logout,
-            "passwd" => Self::Passwd(fields(line)?),
-            "befriend" => Self::Befriend(fields(line)?),
-            "unfriend" => Self::Unfriend(fields(line)?),
-            "block" => Self::Block(fields(line)?),
-            "unblock" => Self::Unblock(fields(line)?),
-            "friends" => Self::Friends(fields(line)?),
-            "create_group" => Self::CreateGroup(fields(line)?),
-            "join" => Self::Join(fields(line)?),
-            "quit" => Self::Quit(fields(line)?),
-            "delete_group" => Self::DeleteGroup(fields(line)?),
-            "remove_member" => Self::RemoveMember(fields(line)?),
-            "groups" => Self::Groups(fields(line)?),
-            "members" => Self::Members(fields(line)?),
-            "history" => Self::History(fields(line)?),
-            _ => return Err(ErrorCode::UnknownOp.into()),
+        Ok(match Op::named(op).ok_or(ErrorCode::UnknownOp)? {
+            Op::Send => Self::Send(fields(line)?),
+            Op::Ack => Self::Ack(fields(line)?),
+            Op::Ping => Self::Ping,
+            Op::Register => Self::Register(fields(line)?),
+            Op::Login => Self::Login(fields(line)?),
+            Op::Resume => Self::Resume(fields(line)?),
+            Op::Cursors => Self::Cursors(fields(line)?),
+            Op::Logout => Self::Logout,
+            Op::Passwd => Self::Passwd(fields(line)?),
+            Op::Befriend => Self::Befriend(fields(line)?),
+            Op::Unfriend => Self::Unfriend(fields(line)?),
+            Op::Block => Self::Block(fields(line)?),
+            Op::Unblock => Self::Unblock(fields(line)?),
+            Op::Friends => Self::Friends(fields(line)?),
+            Op::CreateGroup => Self::CreateGroup(fields(line)?),
+            Op::Join => Self::Join(fields(line)?),
+            Op::Quit => Self::Quit(fields(line)?),
+            Op::DeleteGroup => Self::DeleteGroup(fields(line)?),
+            Op::RemoveMember => Self::RemoveMember(fields(line)?),
+            Op::Groups => Self::Groups(fields(line)?),
+            Op::Members => Self::Members(fields(line)?),
+            Op::History => Self::History(fields(line)?),
         })
+    }
+
+    /// Which operation it is.
+    pub const fn op(&self) -> Op {
+        match self {
+            Self::Send(_) => Op::Send,
+            Self::Ack(_) => Op::Ack,
+            Self::Ping => Op::Ping,
+            Self::Register(_) => Op::Register,
+            Self::Login(_) => Op::Login,
+            Self::Resume(_) => Op::Resume,
+            Self::Cursors(_) => Op::Cursors,
+            Self::Logout => Op::Logout,
+            Self::Passwd(_) => Op::Passwd,
+            Self::Befriend(_) => Op::Befriend,
+            Self::Unfriend(_) => Op::Unfriend,
+            Self::Block(_) => Op::Block,
+            Self::Unblock(_) => Op::Unblock,
+            Self::Friends(_) => Op::Friends,
+            Self::CreateGroup(_) => Op::CreateGroup,
+            Self::Join(_) => Op::Join,
+            Self::Quit(_) => Op::Quit,
+            Self::DeleteGroup(_) => Op::DeleteGroup,
+            Self::RemoveMember(_) => Op::RemoveMember,
+            Self::Groups(_) => Op::Groups,
+            Self::Members(_) => Op::Members,
+            Self::History(_) => Op::History,
+        }
     }
 
     /// The operation's name on the wire.
     pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Ping => "ping",
-            Self::Register(_) => "register",
-            Self::Login(_) => "login",
-            Self::Resume(_) => "resume",
-            Self::Cursors(_) => "cursors",
-            Self::Logout => "logout",
-            Self::Passwd(_) => "passwd",
-            Self::Ack(_) => "ack",
-            Self::Befriend(_) => "befriend",
-            Self::Unfriend(_) => "unfriend",
-            Self::Block(_) => "block",
-            Self::Unblock(_) => "unblock",
-            Self::Friends(_) => "friends",
-            Self::CreateGroup(_) => "create_group",
-            Self::Join(_) => "join",
-            Self::Quit(_) => "quit",
-            Self::DeleteGroup(_) => "delete_group",
-            Self::RemoveMember(_) => "remove_member",
-            Self::Groups(_) => "groups",
-            Self::Members(_) => "members",
-            Self::Send(_) => "send",
-            Self::History(_) => "history",
-        }
+        self.op().name()
     }
 
     /// Appends the request as a line. Only `ack` goes without an id.
@@ -412,6 +507,18 @@ mod tests {
             let mut reply = Vec::new();
             super::super::write_error(&mut reply, Some(1), &error);
             assert!(reply.len() < 600, "{} bytes", reply.len());
+        }
+    }
+
+    /// Each name leads to its own operation, whatever else the line lacks.
+    #[test]
+    fn every_operation_has_a_name_of_its_own() {
+        for (at, op) in Op::ALL.into_iter().enumerate() {
+            assert!(!Op::ALL[..at].iter().any(|other| other.name() == op.name()), "{op:?}");
+            match Request::parse(format!(r#"{{"id":1,"op":"{}"}}"#, op.name()).as_bytes()) {
+                Ok((_, request)) => assert_eq!(request.op(), op),
+                Err(e) => assert_eq!(e.error.code, ErrorCode::BadRequest, "{op:?}"),
+            }
         }
     }
 

@@ -75,7 +75,7 @@ impl Server {
         self.address.rsplit(':').next().unwrap().parse().unwrap()
     }
 
-    async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Siege, register};
+use super::{Siege, sign_in};
 use crate::{
     certificates::Files,
     harness::{PATIENCE, Wire},
@@ -23,11 +23,12 @@ async fn siege(files: &Files, options: &[&str]) -> Siege {
     let server = tls::start(&data, 0, files, options).await;
     let mut pair = Vec::new();
     for name in ["alice", "bob"] {
-        let wire = Wire::connect_tls(&server.address, &files.peer()).await;
-        pair.push(register(wire, name).await.1);
+        let mut wire = Wire::connect_tls(&server.address, &files.peer()).await;
+        sign_in(&mut wire, name).await;
+        pair.push(wire);
     }
     let (bob, alice) = (pair.pop().unwrap(), pair.pop().unwrap());
-    Siege::of(server, data, alice, 2, bob).await
+    Siege::of(server, "", data, alice, 2, bob).await
 }
 
 /// What a real client says first.
@@ -147,7 +148,7 @@ async fn handshakes_that_are_given_up_leave_nothing_behind() {
             _ => stream.write_all(&hello).await.unwrap(),
         }
     }
-    let newcomer = Wire::connect_tls(&siege.server.address, &files.peer()).await;
-    register(newcomer, "newcomer").await;
+    let mut newcomer = Wire::connect_tls(&siege.server.address, &files.peer()).await;
+    sign_in(&mut newcomer, "newcomer").await;
     siege.lifts_with_nobody_disturbed().await;
 }
