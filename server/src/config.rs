@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 pub use self::{
-    chores::{EraseUserArgs, ExpireArgs, MigrateArgs},
+    chores::{BackupArgs, EraseUserArgs, ExpireArgs, MigrateArgs, MigrateDataArgs, RestoreArgs},
     sources::{LoadError, Loaded, Origin, Setting},
 };
 use crate::{
@@ -38,7 +38,8 @@ use crate::{
 /// override the environment, and that overrides the file. "chatserver config" with the same arguments shows what is in effect and where it
 /// comes from, "chatserver check-config" only whether it can be used.
 /// "chatserver migrate --database URL" brings a database's schema up to date, and does nothing else. "chatserver expire" deletes the texts of old
-/// messages, "chatserver erase-user" all that an account has written, and its name; both have a --help of their own.
+/// messages, "chatserver erase-user" all that an account has written, and its name. "chatserver migrate-data" copies an embedded database to MySQL;
+/// "chatserver backup" and "chatserver restore" copy the file of one. Each has a --help of its own.
 #[derive(Debug, Parser)]
 #[command(name = "chatserver", version, max_term_width = 100)]
 pub struct Args {
@@ -417,7 +418,10 @@ impl Args {
 }
 
 /// What a file holds, without the line's end.
-fn secret(path: &Path) -> Result<String, ConfigError> {
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn secret(path: &Path) -> Result<String, ConfigError> {
     let text = fs::read_to_string(path).map_err(|error| ConfigError::Secret(path.to_owned(), error))?;
     Ok(text.trim().to_owned())
 }

@@ -8,6 +8,7 @@ mod erase;
 mod open;
 mod plans;
 mod statements;
+mod target;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use protocol::{
 };
 use sqlx::query_as;
 
+pub(super) use self::target::Target;
 use self::{
     connections::{Connections, Failure},
     text::Text,

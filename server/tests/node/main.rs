@@ -4,6 +4,7 @@
 
 mod admin;
 mod authorisation;
+mod backups;
 mod cluster;
 mod ctl;
 mod defects;
@@ -23,3 +24,4 @@ mod relays;
 mod spec;
 mod stores;
 mod terminal;
+mod transfer;
