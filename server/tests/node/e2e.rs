@@ -129,7 +129,9 @@ async fn with_fault(cluster: &mut Cluster, name: &'static str, fault: impl Async
 async fn nodes_are_replaced(cluster: &mut Cluster, name: &'static str, before: impl AsyncFn(&Cluster)) {
     let (mut absences, mut sends) = (Vec::new(), Durations::default());
     for time in runs(name) {
-        let scenario = Scenario::new(cluster, name, time);
+        let mut scenario = Scenario::new(cluster, name, time);
+        // As clients are by default: their pauses could grow.
+        scenario.plan.backoff_max = client::Config::default().backoff_max;
         let running = scenario.run(cluster, async |cluster, _| {
             before(cluster).await;
             sleep(Duration::from_millis(500)).await;
