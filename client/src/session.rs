@@ -15,7 +15,7 @@ use std::{collections::VecDeque, mem, time::Duration};
 
 use protocol::{
     ConversationId, ErrorCode, Limits, Request, RequestId, Seq, ServerLine, Token, UserId,
-    message::{Cursors, LoggedIn, Resume, SetCursors},
+    message::{ClosingCode, Cursors, LoggedIn, Resume, SetCursors},
 };
 use tracing::warn;
 
@@ -181,7 +181,11 @@ impl<K> Session<K> {
         if matches!(was, Link::LoggedOut) {
             return self.end(EndReason::LoggedOut);
         }
-        if !matches!(was, Link::Down) && now.saturating_sub(self.up_since) >= self.config.backoff_max {
+        // Whom a node sends away in order has met no failure: nodes that are replaced one after the other make no pause grow.
+        let sent_away = matches!(reason, DisconnectReason::Closing(ClosingCode::GoingAway));
+        let lived =
+            !matches!(was, Link::Down) && now.saturating_sub(self.up_since) >= self.config.backoff_max;
+        if sent_away || lived {
             self.failures = 0;
         }
         let pause = self.jitter.pause(self.failures, self.config.backoff_min, self.config.backoff_max);

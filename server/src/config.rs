@@ -22,7 +22,7 @@ pub(crate) use self::chores::date;
 #[cfg(any(test, fuzzing))]
 pub use self::sources::fuzz;
 pub use self::{
-    chores::{EraseUserArgs, ExpireArgs, MigrateArgs},
+    chores::{BackupArgs, EraseUserArgs, ExpireArgs, MigrateArgs, MigrateDataArgs, RestoreArgs},
     sources::{LoadError, Loaded, Origin, Setting},
 };
 use crate::{
@@ -48,7 +48,8 @@ const TEXT_FRAMING_BYTES: u32 = 512;
 /// override the environment, and that overrides the file. "chatserver config" with the same arguments shows what is in effect and where it
 /// comes from, "chatserver check-config" only whether it can be used.
 /// "chatserver migrate --database URL" brings a database's schema up to date, and does nothing else. "chatserver expire" deletes the texts of old
-/// messages, "chatserver erase-user" all that an account has written, and its name; both have a --help of their own.
+/// messages, "chatserver erase-user" all that an account has written, and its name. "chatserver migrate-data" copies an embedded database to MySQL;
+/// "chatserver backup" and "chatserver restore" copy the file of one. Each has a --help of its own.
 #[derive(Debug, Parser)]
 #[command(name = "chatserver", version, max_term_width = 100)]
 pub struct Args {
@@ -550,7 +551,10 @@ impl Args {
 }
 
 /// What a file holds, without the line's end.
-fn secret(path: &Path) -> Result<String, ConfigError> {
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn secret(path: &Path) -> Result<String, ConfigError> {
     let text = fs::read_to_string(path).map_err(|error| ConfigError::Secret(path.to_owned(), error))?;
     Ok(text.trim().to_owned())
 }

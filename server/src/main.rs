@@ -19,7 +19,10 @@ use protocol::{
 };
 use server::{
     admin::{self, AdminConfig},
-    config::{Args, Database, EraseUserArgs, ExpireArgs, LoadError, Loaded, LogFormat, MigrateArgs},
+    config::{
+        Args, BackupArgs, Database, EraseUserArgs, ExpireArgs, LoadError, Loaded, LogFormat, MigrateArgs,
+        MigrateDataArgs, RestoreArgs,
+    },
     node::{NodeConfig, RunningNode, World},
     password::Argon2id,
     relay::{Relay, local::Hub, none::NoRelay, redis::RedisRelay},
@@ -47,11 +50,14 @@ const RELAY_GRACE: Duration = Duration::from_secs(1);
 /// How long a node waits at its start for a database that does not answer.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 
+/// What operators do to a database, each with a command line of its own.
+const CHORES: [&str; 6] = ["migrate", "expire", "erase-user", "migrate-data", "backup", "restore"];
+
 fn main() -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
     // A word that stands where a node has its address.
     let word = words.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
-    let chore = ["migrate", "expire", "erase-user"].contains(&word.as_str());
+    let chore = CHORES.contains(&word.as_str());
     if chore || ["config", "check-config"].contains(&word.as_str()) {
         words.remove(1);
     }
@@ -61,7 +67,10 @@ fn main() -> ExitCode {
         return match word.as_str() {
             "migrate" => do_chore(maintenance::migrate(&MigrateArgs::parse_from(words))),
             "expire" => do_chore(maintenance::expire(&ExpireArgs::parse_from(words))),
-            _ => do_chore(maintenance::erase_user(&EraseUserArgs::parse_from(words))),
+            "erase-user" => do_chore(maintenance::erase_user(&EraseUserArgs::parse_from(words))),
+            "migrate-data" => do_chore(maintenance::migrate_data(&MigrateDataArgs::parse_from(words))),
+            "backup" => do_chore(maintenance::backup(&BackupArgs::parse_from(words))),
+            _ => do_chore(maintenance::restore(&RestoreArgs::parse_from(words))),
         };
     }
     let loaded = match Loaded::from_words(words) {

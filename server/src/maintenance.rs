@@ -1,23 +1,29 @@
 //! What operators do to a database, without serving clients.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use protocol::{
     Entropy,
     clock::{SystemClock, SystemEntropy},
 };
 use server::{
-    config::{EraseUserArgs, ExpireArgs, MigrateArgs},
+    config::{
+        BackupArgs, Database, EraseUserArgs, ExpireArgs, MigrateArgs, MigrateDataArgs, RestoreArgs, secret,
+    },
     erasure,
     node::{NodeConfig, RunningNode, World},
     password::Argon2id,
     relay::none::NoRelay,
     retention::{self, Pace},
+    store::{
+        sqlite,
+        transfer::{self, Checked},
+    },
 };
-use tracing::info;
+use tracing::{error, info};
 
-use super::open;
+use super::{DATABASE_PATIENCE, open};
 
 /// What a password hash costs by default: it is of one that nobody knows.
 const ARGON2: (u32, u32) = (19_456, 2);
@@ -79,4 +85,52 @@ pub(super) async fn erase_user(args: &EraseUserArgs) -> anyhow::Result<bool> {
          groups left or deleted: {groups}, names taken out of others' entries: {names}"
     );
     Ok(ended)
+}
+
+/// Copies an embedded database to a server's, or compares the two.
+pub(super) async fn migrate_data(args: &MigrateDataArgs) -> anyhow::Result<bool> {
+    let from = file(&args.from).context("--from")?;
+    let to = match (&args.to, &args.to_file) {
+        (_, Some(path)) => secret(path)?,
+        (to, None) => to.clone().unwrap_or_default(),
+    };
+    // What is said of an URL does not repeat it.
+    let Database::MySql(to) = to.parse().context("--to")? else { bail!("--to: expected mysql://…") };
+    let checked = match args.compare {
+        true => transfer::compare(&from, &to, DATABASE_PATIENCE).await?,
+        false => transfer::copy(&from, &to, DATABASE_PATIENCE).await?,
+    };
+    for table in &checked {
+        println!("{table}");
+    }
+    let same = checked.iter().all(Checked::agrees);
+    match (same, args.compare) {
+        (true, _) => println!("both sides are the same"),
+        (false, true) => error!("the two databases are not the same"),
+        (false, false) => error!("the copy is not the same as its source: no node starts on it"),
+    }
+    Ok(same)
+}
+
+/// Writes a copy of an embedded database.
+pub(super) async fn backup(args: &BackupArgs) -> anyhow::Result<bool> {
+    sqlite::backup(&file(&args.database).context("--database")?, &args.to).await?;
+    println!("the backup is in {}", args.to.display());
+    Ok(true)
+}
+
+/// Puts a backup in its place.
+pub(super) async fn restore(args: &RestoreArgs) -> anyhow::Result<bool> {
+    let path = file(&args.database).context("--database")?;
+    sqlite::restore(&args.from, &path, args.keep_sessions).await?;
+    println!("the backup is in its place: {}", path.display());
+    Ok(true)
+}
+
+/// The file of an embedded database.
+fn file(url: &str) -> anyhow::Result<PathBuf> {
+    match url.parse()? {
+        Database::Sqlite(path) => Ok(path),
+        _ => bail!("expected sqlite:PATH"),
+    }
 }

@@ -558,6 +558,33 @@ fn the_wish_of_a_draining_server_delays_the_reconnect() {
     assert!(at >= Duration::from_millis(750) && at <= Duration::from_millis(800), "{at:?}");
 }
 
+/// Nodes that are replaced faster than a connection has to live for the pauses to start anew.
+#[test]
+fn being_sent_away_is_no_failure() {
+    let mut session: Session<u32> = Session::new(Config::default(), 1);
+    session.ask(Duration::ZERO, login(), 0);
+    let mut now = Duration::ZERO;
+    for time in 0..10 {
+        session.connected(now);
+        session.line(now, HELLO.as_bytes());
+        session.line(now, br#"{"push":"closing","code":"going_away","reconnect_after_ms":200}"#);
+        let reason = session.hang_up().unwrap();
+        session.disconnected(now, reason);
+        let at = session.dial_at().unwrap();
+        assert!(at <= now + Duration::from_millis(300), "time {time}: {:?}", at - now);
+        now = at;
+    }
+    // A node that says nothing has failed.
+    for _ in 0..5 {
+        session.connected(now);
+        session.disconnected(now, DisconnectReason::Lost("reset".into()));
+        now = session.dial_at().unwrap();
+    }
+    session.connected(now);
+    session.disconnected(now, DisconnectReason::Lost("reset".into()));
+    assert!(session.dial_at().unwrap() - now >= Duration::from_secs(2), "pauses grow");
+}
+
 #[test]
 fn a_session_of_another_process_is_resumed() {
     let resume = Resume {

@@ -1,5 +1,7 @@
 //! The command lines of what operators do to a database: it is done, and the program ends.
 
+use std::path::PathBuf;
+
 use clap::Parser;
 use protocol::UnixMillis;
 
@@ -46,6 +48,62 @@ pub struct EraseUserArgs {
     pub account: String,
 }
 
+/// Copies everything from an embedded database into an empty one of a MySQL server, compares both sides, and ends.
+///
+/// Users, groups, logs, cursors, passwords and sessions stay what they are: after it, nodes are started with the MySQL database in place of the file.
+/// No node may use either of them meanwhile. A database is marked while its copy is not whole and compared, and no node starts on it; the same
+/// command begins the copy anew. The exit code is 0 only if both sides are the same.
+#[derive(Debug, Parser)]
+#[command(name = "chatserver migrate-data", version, max_term_width = 100)]
+#[command(group(clap::ArgGroup::new("target").required(true).args(["to", "to_file"])))]
+pub struct MigrateDataArgs {
+    /// The embedded database: sqlite:PATH.
+    #[arg(long, env = "CHAT_MIGRATE_FROM", value_name = "URL")]
+    pub from: String,
+    /// The database to fill: mysql://USER:PASSWORD@HOST:PORT/DATABASE.
+    #[arg(long, env = "CHAT_MIGRATE_TO", value_name = "URL", hide_env_values = true)]
+    pub to: Option<String>,
+    /// A file that holds the URL of --to, and nothing else.
+    #[arg(long, env = "CHAT_MIGRATE_TO_FILE", value_name = "FILE")]
+    pub to_file: Option<PathBuf>,
+    /// Copies nothing, and only compares: before nodes use the copy.
+    #[arg(long)]
+    pub compare: bool,
+}
+
+/// Writes a copy of an embedded database to a new file, and ends. A node may use the database meanwhile.
+///
+/// The copy holds all that was committed before this began. It was checked, and is on the disk, when it has its name. Of a MySQL database, make a dump
+/// with the server's tools.
+#[derive(Debug, Parser)]
+#[command(name = "chatserver backup", version, max_term_width = 100)]
+pub struct BackupArgs {
+    /// Which database: sqlite:PATH.
+    #[arg(long, env = "CHAT_DATABASE", value_name = "URL", hide_env_values = true)]
+    pub database: String,
+    /// The file to write, which must not be there.
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+/// Puts a backup where a node looks for its embedded database, and ends. What was there has to be moved away before.
+///
+/// All clients have to log in again: a log that grew since the backup, and grows again otherwise, has two entries by the same number, and a client that
+/// went on with its cursor could miss some without a sign.
+#[derive(Debug, Parser)]
+#[command(name = "chatserver restore", version, max_term_width = 100)]
+pub struct RestoreArgs {
+    /// The backup.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Which database: sqlite:PATH.
+    #[arg(long, env = "CHAT_DATABASE", value_name = "URL", hide_env_values = true)]
+    pub database: String,
+    /// Sessions can be resumed: only if nothing was written since the backup.
+    #[arg(long)]
+    pub keep_sessions: bool,
+}
+
 /// The first moment of a day, in UTC.
 pub(crate) fn date(text: &str) -> Result<UnixMillis, String> {
     const WRONG: &str = "a date such as 2026-11-24";
@@ -85,6 +143,9 @@ mod tests {
         MigrateArgs::command().debug_assert();
         ExpireArgs::command().debug_assert();
         EraseUserArgs::command().debug_assert();
+        MigrateDataArgs::command().debug_assert();
+        BackupArgs::command().debug_assert();
+        RestoreArgs::command().debug_assert();
     }
 
     #[test]

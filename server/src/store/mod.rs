@@ -8,7 +8,9 @@ pub mod memory;
 pub mod mysql;
 pub mod record;
 mod row;
+mod schema;
 pub mod sqlite;
+pub mod transfer;
 
 use std::{collections::BTreeMap, sync::Arc};
 

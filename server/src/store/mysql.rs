@@ -9,6 +9,7 @@ mod identity;
 mod open;
 mod plans;
 mod statements;
+mod target;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use protocol::{
 };
 use sqlx::query_as;
 
+pub(super) use self::target::Target;
 use self::{
     connections::{Connections, Failure},
     text::Text,

@@ -3,7 +3,9 @@
 //! One connection writes, some read (write-ahead log). `synchronous=FULL`: what was acknowledged survives a loss of power on a disk that
 //! honours flushes. A lock file beside the database keeps a second node out.
 
+mod backup;
 mod erase;
+mod rows;
 mod sql;
 
 use std::{
@@ -24,11 +26,13 @@ use sqlx::{
 };
 use thiserror::Error;
 
+pub use self::backup::{BackupError, backup, restore};
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
     Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
     Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, record, renumber,
     row::{self, conv_keys, entry, id, json_keys, period, role},
+    schema::contraction,
     within_bytes,
 };
 use crate::rights::{DirectRights, GroupRights, Rights};
@@ -72,6 +76,14 @@ pub enum OpenError {
         #[source]
         error: sqlx::migrate::MigrateError,
     },
+    /// A later version has removed something.
+    #[error("{path}: a later version has removed from the schema what this one needs: migration {name}")]
+    TooNew {
+        /// Which file.
+        path: PathBuf,
+        /// Its version and description.
+        name: String,
+    },
 }
 
 /// A store in an SQLite file, or in memory.
@@ -93,14 +105,7 @@ impl SqliteStore {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(io)?;
         }
-        let mut lock_path = path.as_os_str().to_owned();
-        lock_path.push(".lock");
-        let lock = File::create(lock_path).map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(path.into())),
-            Err(std::fs::TryLockError::Error(error)) => return Err(io(error)),
-        }
+        let lock = lock(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -179,11 +184,35 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
+/// Keeps every other node out of a database, as long as the file is held.
+fn lock(path: &Path) -> std::result::Result<File, OpenError> {
+    let io = |error| OpenError::Io { path: path.into(), error };
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = File::create(lock_path).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.into())),
+        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+/// Carries out the migrations that are missing. A later version's that only add are let be.
 async fn migrate(pool: &SqlitePool, path: &Path) -> std::result::Result<(), OpenError> {
-    sqlx::migrate!("../migrations/sqlite")
-        .run(pool)
-        .await
-        .map_err(|error| OpenError::Migrate { path: path.into(), error })
+    let failed = |error| OpenError::Migrate { path: path.into(), error };
+    let mut migrator = sqlx::migrate!("../migrations/sqlite");
+    migrator.set_ignore_missing(true);
+    let applied = "select version, description from _sqlx_migrations order by version";
+    let applied = match sqlx::query_as(applied).fetch_all(pool).await {
+        Ok(applied) => applied,
+        // The table is not there yet.
+        Err(sqlx::Error::Database(_)) => Vec::new(),
+        Err(error) => return Err(failed(error.into())),
+    };
+    if let Some(name) = contraction(&migrator, &applied) {
+        return Err(OpenError::TooNew { path: path.into(), name });
+    }
+    migrator.run(pool).await.map_err(failed)
 }
 
 fn is_conflict(error: &sqlx::Error) -> bool {

@@ -4,6 +4,7 @@
 
 mod admin;
 mod authorisation;
+mod backups;
 mod certificates;
 mod cluster;
 mod ctl;
@@ -28,3 +29,4 @@ mod spec;
 mod stores;
 mod terminal;
 mod tls;
+mod transfer;

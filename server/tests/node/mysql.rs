@@ -129,12 +129,16 @@ async fn nodes_start_together(server: &Server) {
     assert_eq!(BTreeSet::from([store.deployment().await.unwrap()]), ids, "still the same");
     store.set_delivered(&[(user(1), hot(), Seq(1))]).await.unwrap();
     open(&format!("{url}?ssl-mode=REQUIRED")).await.deployment().await.unwrap();
-    // A later version's migration is none of ours.
-    sqlx::raw_sql("insert into _sqlx_migrations select 9999, 'later', now(), true, x'00', 1")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    // A later version's migration that adds is none of ours; one that removes might have removed what we need.
+    let applied = async |connection: &mut MySqlConnection, version: u32, name: &str| {
+        let sql = format!("insert into _sqlx_migrations select {version}, '{name}', now(), true, x'00', 1");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+    };
+    applied(&mut connection, 9998, "later").await;
     open(&url).await;
+    applied(&mut connection, 9999, "contract later").await;
+    let error = MySqlStore::open(&url, PATIENCE).await.err().expect("it is too old");
+    assert!(error.to_string().contains("9999 (contract later)"), "{error}");
 }
 
 async fn what_cannot_work_is_said_at_once(server: &Server) {

@@ -19,7 +19,10 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::harness::{PATIENCE, Wire, mid};
+use crate::{
+    harness::{PATIENCE, Wire, mid},
+    transfer::change_file,
+};
 
 /// A chatserver in a process of its own.
 pub(crate) struct Server {
@@ -209,6 +212,33 @@ async fn a_second_node_on_the_same_file_is_refused() {
     Wire::connect(&server.address).await.ok(json!({"op": "ping"})).await;
     server.kill().await;
     Server::start(folder.path(), 0, &[]).await;
+}
+
+/// SPEC.md, section 11: what a later version has added is let be; and where it has removed something, an earlier one does not start.
+#[tokio::test]
+async fn a_schema_of_a_later_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.db");
+    Server::start(folder.path(), 0, &[]).await.kill().await;
+    change_file(
+        &path,
+        "alter table entry add column later text; create table later (id integer primary key); \
+         insert into _sqlx_migrations select 9998, 'later', current_timestamp, true, x'00', 1",
+    )
+    .await;
+    let server = Server::start(folder.path(), 0, &[]).await;
+    let mut wire = Wire::connect(&server.address).await;
+    wire.ok(json!({"op": "register", "mid": mid(), "name": "alice", "password": "alice"})).await;
+    wire.login("alice").await;
+    wire.ok(json!({"op": "create_group", "mid": mid(), "name": "x", "description": ""})).await;
+    assert_eq!(wire.say("g1", "hello").await, 2);
+    server.kill().await;
+    let later =
+        "insert into _sqlx_migrations select 9999, 'contract later', current_timestamp, true, x'00', 1";
+    change_file(&path, later).await;
+    let output = command(folder.path(), 0).output().await.unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && log.contains("9999 (contract later)"), "{log}");
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@ use super::{
     MySqlStore, SHARED_MAX,
     connections::{Connections, connect, number},
     identity::Identity,
+    target::UNFINISHED,
 };
+use crate::store::schema::contraction;
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -50,6 +52,12 @@ pub enum OpenError {
     /// Another node has been migrating for too long.
     #[error("another node has been bringing the schema up to date for more than {MIGRATION_MAX} s")]
     Locked,
+    /// A copy of another database is not whole.
+    #[error("the database holds an unfinished copy of another one: repeat chatserver migrate-data")]
+    Unfinished,
+    /// A later version has removed something.
+    #[error("a later version has removed from the schema what this one needs: migration {0}")]
+    TooNew(String),
 }
 
 impl OpenError {
@@ -76,7 +84,7 @@ impl MySqlStore {
     /// # Errors
     /// See [`OpenError`]; at once, if trying again is of no use.
     pub async fn open(url: &str, patience: Duration) -> Result<Self, OpenError> {
-        let options = prepare(url, patience).await?;
+        let options = prepare(url, patience, false).await?;
         let identity = Arc::<Identity>::default();
         Ok(Self {
             logs: Connections::new(options.clone(), 1, Arc::clone(&identity)),
@@ -90,15 +98,20 @@ impl MySqlStore {
 /// # Errors
 /// See [`OpenError`].
 pub async fn migrate(url: &str, patience: Duration) -> Result<(), OpenError> {
-    prepare(url, patience).await.map(|_| ())
+    prepare(url, patience, false).await.map(|_| ())
 }
 
-async fn prepare(url: &str, patience: Duration) -> Result<MySqlConnectOptions, OpenError> {
+/// Waits until the server answers, and brings the schema up to date, unless that is to be `left` to the caller.
+pub(super) async fn prepare(
+    url: &str,
+    patience: Duration,
+    left: bool,
+) -> Result<MySqlConnectOptions, OpenError> {
     let options = options(url)?;
     let deadline = Instant::now() + patience;
     let mut told = false;
     loop {
-        match attempt(&options).await {
+        match attempt(&options, left).await {
             Ok(()) => return Ok(options),
             Err(error) if error.may_pass() && Instant::now() < deadline => {
                 if !told {
@@ -138,7 +151,7 @@ fn options(url: &str) -> Result<MySqlConnectOptions, OpenError> {
         .disable_statement_logging())
 }
 
-async fn attempt(options: &MySqlConnectOptions) -> Result<(), OpenError> {
+async fn attempt(options: &MySqlConnectOptions, left: bool) -> Result<(), OpenError> {
     let (mut connection, _) = connect(options).await?;
     let (version, flush, log_bin, sync_binlog): (String, i64, i64, i64) = sqlx::query_as(
         "select version(), cast(@@innodb_flush_log_at_trx_commit as signed), cast(@@log_bin as signed), \
@@ -159,27 +172,61 @@ async fn attempt(options: &MySqlConnectOptions) -> Result<(), OpenError> {
             "the database has no binary log: what it shows to others it may still lose when it fails; SPEC.md, guarantee 1"
         );
     }
-    update_schema(&mut connection).await
+    if left { Ok(()) } else { update_schema(&mut connection).await }
 }
 
 /// Carries out the migrations that are missing. Nodes that start together do it one after the other, under a lock of the server.
 ///
-/// The statements of ours can be repeated, so one that was cut short is repeated. Migrations of a later version are let be.
+/// The statements of ours can be repeated, so one that was cut short is repeated. A later version's that only add are let be.
 async fn update_schema(connection: &mut MySqlConnection) -> Result<(), OpenError> {
     // This session waits, for as long as it takes.
     connection.execute("set session max_execution_time = 0, session wait_timeout = 3600").await?;
+    lock(connection).await?;
+    if is_unfinished(connection).await? {
+        return Err(OpenError::Unfinished);
+    }
+    migrate_locked(connection).await?;
+    unlock(connection).await
+}
+
+/// Waits for the lock under which schemas are changed. It ends with the session.
+pub(super) async fn lock(connection: &mut MySqlConnection) -> Result<(), OpenError> {
     let lock = sqlx::AssertSqlSafe(format!("select coalesce(get_lock({LOCK}, ?), 0)"));
     let (locked,): (i64,) = sqlx::query_as(lock).bind(MIGRATION_MAX).fetch_one(&mut *connection).await?;
-    if locked != 1 {
-        return Err(OpenError::Locked);
-    }
+    if locked == 1 { Ok(()) } else { Err(OpenError::Locked) }
+}
+
+pub(super) async fn unlock(connection: &mut MySqlConnection) -> Result<(), OpenError> {
+    connection.execute(sqlx::AssertSqlSafe(format!("do release_lock({LOCK})"))).await?;
+    Ok(())
+}
+
+/// Whether what is in the database is a part of another one.
+pub(super) async fn is_unfinished(connection: &mut MySqlConnection) -> Result<bool, OpenError> {
+    let marked: Option<(i64,)> = sqlx::query_as(
+        "select 1 from information_schema.tables where table_schema = database() and table_name = ?",
+    )
+    .bind(UNFINISHED)
+    .fetch_optional(connection)
+    .await?;
+    Ok(marked.is_some())
+}
+
+/// Under the lock.
+pub(super) async fn migrate_locked(connection: &mut MySqlConnection) -> Result<(), OpenError> {
     connection.ensure_migrations_table(MIGRATIONS).await?;
     let cut_short = sqlx::AssertSqlSafe(format!("delete from {MIGRATIONS} where not success"));
     connection.execute(cut_short).await?;
     let mut migrator = sqlx::migrate!("../migrations/mysql");
     // The lock is ours; sqlx would wait for its own without end.
     migrator.set_locking(false).set_ignore_missing(true);
+    let applied: Vec<(i64, String)> =
+        sqlx::query_as("select version, description from _sqlx_migrations order by version")
+            .fetch_all(&mut *connection)
+            .await?;
+    if let Some(name) = contraction(&migrator, &applied) {
+        return Err(OpenError::TooNew(name));
+    }
     migrator.run(&mut *connection).await?;
-    connection.execute(sqlx::AssertSqlSafe(format!("do release_lock({LOCK})"))).await?;
     Ok(())
 }

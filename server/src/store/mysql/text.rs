@@ -20,6 +20,14 @@ impl Text {
         self
     }
 
+    /// A name of the schema.
+    pub(super) fn name(&mut self, name: &str) -> &mut Self {
+        self.0.push('`');
+        self.0.push_str(&name.replace('`', "``"));
+        self.0.push('`');
+        self
+    }
+
     /// A number.
     pub(super) fn number(&mut self, number: i64) -> &mut Self {
         write!(self.0, "{number}").expect("a string takes whatever is written to it");

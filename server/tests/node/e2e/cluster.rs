@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 use testcontainers::{
     ImageExt as _,
     bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest},
@@ -88,6 +89,26 @@ impl Cluster {
         assert!(status.success(), "a drain ends in order: {log:?}");
         self.nodes.insert(at, node(&self.database, &self.redis, port).await);
         log
+    }
+
+    /// Does to the schema what a later version's migration may do: it adds, under the eyes of nodes that do not know of it.
+    pub(super) async fn expand_schema(&self) {
+        let mut connection = MySqlConnection::connect(&self.database).await.unwrap();
+        let (earlier,): (i64,) = sqlx::query_as("select count(*) from _sqlx_migrations where version > 9000")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        let mut sql = String::new();
+        for table in ["entry", "user", "membership", "friend", "token", "delivered", "chat_group"] {
+            write!(sql, "alter table {table} add column later{earlier} varchar(20);").unwrap();
+        }
+        // No column is at its old place in what is read by place.
+        write!(sql, "alter table user add column first{earlier} int not null default 7 first;").unwrap();
+        write!(sql, "create index later{earlier} on entry (sender, at);").unwrap();
+        write!(sql, "create table later{earlier} (id int primary key);").unwrap();
+        write!(sql, "insert into _sqlx_migrations select {}, 'later', now(), true, x'00', 1", 9001 + earlier)
+            .unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
     }
 
     /// Sends a signal to a node's process.

@@ -44,6 +44,50 @@ pub(super) fn resumptions(history: &History) -> BTreeMap<DeviceId, Duration> {
     resumed
 }
 
+/// An absence: from the loss of a connection until another had a greeting, and until the session went on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Absence {
+    pub(super) greeted: Duration,
+    pub(super) whole: Duration,
+}
+
+/// How long each session was away that lost its connection while something was done, and how long each send took that was asked for meanwhile, from
+/// its invocation to its acknowledgement.
+pub(super) fn waits(history: &History) -> (Vec<Absence>, Durations) {
+    let mut under_way = false;
+    let (mut lost, mut greeted, mut asked) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut absences, mut sends) = (Vec::new(), Durations::default());
+    for event in &history.events {
+        match &event.what {
+            What::FaultBegan { .. } => under_way = true,
+            What::FaultEnded { .. } => under_way = false,
+            What::Disconnected { device } if under_way => {
+                // One that finds a node which ends as well is away all the time.
+                lost.entry(*device).or_insert(event.at);
+            }
+            What::Connected { device } if lost.contains_key(device) => {
+                greeted.insert(*device, event.at);
+            }
+            What::Resumed { device } => {
+                if let Some(since) = lost.remove(device) {
+                    let greeted = greeted.remove(device).unwrap_or(event.at);
+                    absences.push(Absence { greeted: greeted - since, whole: event.at - since });
+                }
+            }
+            // Its user went.
+            What::Ended { device } | What::Crashed { device } => drop(lost.remove(device)),
+            What::Invoked { operation, call: Call::Send { .. }, .. } if under_way => {
+                asked.insert(*operation, event.at);
+            }
+            What::Returned { operation, outcome: Outcome::Ok { .. } } => {
+                sends.0.extend(asked.remove(operation).map(|asked| event.at - asked));
+            }
+            _ => {}
+        }
+    }
+    (absences, sends)
+}
+
 /// How long after its acknowledgement each message was shown on each device but the sender's that had a session all the time.
 pub(super) fn deliveries(history: &History) -> Durations {
     let (mut since, mut calls) = (BTreeMap::new(), BTreeMap::new());
