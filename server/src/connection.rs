@@ -21,12 +21,12 @@ use tokio::{
 };
 use tracing::{Instrument as _, Span, debug, debug_span, warn};
 
+#[cfg(any(test, fuzzing))]
+pub use self::proxy::fuzz as proxy_fuzz;
 use self::{
     io::{Socket, exchange},
     transport::Transport,
 };
-#[cfg(any(test, fuzzing))]
-pub use self::proxy::fuzz as proxy_fuzz;
 use crate::{
     backlog::Share,
     commands::{self, Effect, Opened, Reply},

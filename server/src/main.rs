@@ -99,12 +99,10 @@ fn print(loaded: &Loaded) -> ExitCode {
 fn check(args: &Args) -> ExitCode {
     let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {}", args.log));
     let argon2 = Argon2id::new(args.argon2_memory, args.argon2_passes, 1, Arc::new(SystemEntropy));
-    let checked = filter
-        .and_then(|_| argon2.context("the argon2 parameters"))
-        .and_then(|_| {
-            args.check_limits()?;
-            Ok((args.database()?, args.redis()?, args.admin_token()?, args.tls()?))
-        });
+    let checked = filter.and_then(|_| argon2.context("the argon2 parameters")).and_then(|_| {
+        args.check_limits()?;
+        Ok((args.database()?, args.redis()?, args.admin_token()?, args.tls()?))
+    });
     match checked {
         Ok((.., tls)) => {
             if tls.is_some_and(|tls| tls.ends() < SystemClock.now()) {

@@ -234,7 +234,7 @@ async fn through_proxy(
     #[expect(clippy::disallowed_methods, reason = "it ends with the connection")]
     tokio::spawn(balancer);
     let shaken = timeout(PATIENCE, files.peer().shake_hands(near)).await.expect("an outcome in time");
-    shaken.map(|stream| Wire::over(stream)).map_err(|error| error.to_string())
+    shaken.map(Wire::over).map_err(|error| error.to_string())
 }
 
 /// What the terminal program says of a node that it does not trust, or that does not speak as it does.

@@ -149,7 +149,7 @@ impl Peer {
             if page { Limits::default().server_frame_bytes_max } else { self.limits.server_frame_bytes_max };
         assert!(line.len() <= most, "a line of {} bytes", line.len());
         match parsed {
-            ServerLine::Push(push) => self.take_push(push),
+            ServerLine::Push(push) => self.take_push(&push),
             ServerLine::Reply { id, result } => {
                 match self.owed.get_mut(&id) {
                     Some(owed) if *owed > 1 => *owed -= 1,
@@ -177,22 +177,22 @@ impl Peer {
         }
     }
 
-    fn take_push(&mut self, push: Push) {
+    fn take_push(&mut self, push: &Push) {
         assert_eq!(matches!(push, Push::Hello { .. }), !self.greeted, "the greeting is the first line");
         self.greeted = true;
         match push {
             Push::Hello { .. } => {}
             Push::Open { conv, after } => {
-                self.check_reads(conv);
-                self.cursors.insert(conv, after);
+                self.check_reads(*conv);
+                self.cursors.insert(*conv, *after);
             }
             Push::Entry(Entry { conv, seq, .. }) => {
-                self.check_reads(conv);
-                if let Some(cursor) = self.cursors.insert(conv, seq) {
-                    assert_eq!(cursor.next(), seq, "{conv} has no gaps");
+                self.check_reads(*conv);
+                if let Some(cursor) = self.cursors.insert(*conv, *seq) {
+                    assert_eq!(cursor.next(), *seq, "{conv} has no gaps");
                 }
             }
-            Push::Closing { code, .. } => self.closing = Some(code),
+            Push::Closing { code, .. } => self.closing = Some(*code),
             Push::CaughtUp | Push::Presence { .. } => assert!(self.user.is_some()),
             Push::Lost { conv, .. } => panic!("{conv} is lost"),
             Push::Unknown => panic!("an unknown push"),
