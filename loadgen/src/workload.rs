@@ -22,7 +22,7 @@ use std::sync::{
 };
 
 use protocol::{
-    ClientMsgId, Entropy, Net, Request, UserId,
+    ClientMsgId, Entropy, ErrorCode, Net, Request, UserId,
     message::{Password, Register},
 };
 use tokio::{
@@ -258,11 +258,18 @@ impl<N: Net> Part<N> {
                         break;
                     }
                     // A plan that cannot be carried out proves nothing.
-                    Outcome::Failed { code: Some(code) } => panic!("{name} cannot register: {code}"),
+                    Outcome::Failed { code: Some(code) } if !passes(code) => {
+                        panic!("{name} cannot register: {code}")
+                    }
                     _ => sleep(plan.retry_pause).await,
                 }
             }
         }
         People::new(persons, users)
     }
+}
+
+/// Whether another attempt may succeed: the refusal speaks of the node, and not of what was asked for.
+fn passes(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Overloaded | ErrorCode::GoingAway | ErrorCode::RateLimited)
 }

@@ -62,6 +62,8 @@ pub fn generate(seed: u64, size: &Size) -> Scenario {
         sessions,
         balancer: rng.chance(3, 4),
         redis: rng.chance(9, 10),
+        // Of a sequence of its own, so that what else a seed leads to stays as it is.
+        registered: !Rng::of_part(seed, 2).chance(1, 8),
     };
     let knobs = knobs(&mut rng);
     let shape = Shape {
@@ -102,6 +104,7 @@ pub fn generate_calm(seed: u64, size: &Size) -> Scenario {
     scenario.operations = script(seed, &shape);
     scenario.faults.clear();
     scenario.topology.redis = true;
+    scenario.topology.registered = true;
     scenario
 }
 

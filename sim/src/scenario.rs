@@ -51,6 +51,8 @@ pub struct Topology {
     pub balancer: bool,
     /// Whether there is a Redis, or nodes find each other's entries in the store alone.
     pub redis: bool,
+    /// Whether the users have accounts already, or register before they do anything else.
+    pub registered: bool,
 }
 
 /// How the system is set. Times are shorter than in production, in the same proportions, so that a run is short.
@@ -334,7 +336,15 @@ impl fmt::Display for Fault {
 
 impl Default for Topology {
     fn default() -> Self {
-        Self { nodes: 3, client_hosts: 2, users: 12, sessions: 1, balancer: true, redis: true }
+        Self {
+            nodes: 3,
+            client_hosts: 2,
+            users: 12,
+            sessions: 1,
+            balancer: true,
+            redis: true,
+            registered: true,
+        }
     }
 }
 

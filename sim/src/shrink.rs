@@ -167,9 +167,10 @@ impl<F: Fn(&Scenario) -> bool + Sync> Search<F> {
 
     /// Fewer hosts and users, usual knobs.
     fn reduce(&mut self, watch: &impl Fn(&Scenario)) {
-        let steps: [fn(&mut Scenario); 12] = [
+        let steps: [fn(&mut Scenario); 13] = [
             |scenario| scenario.topology.balancer = false,
             |scenario| scenario.topology.redis = false,
+            |scenario| scenario.topology.registered = true,
             |scenario| scenario.topology.client_hosts = 1,
             |scenario| scenario.topology.nodes = 1,
             |scenario| scenario.topology.nodes = scenario.topology.nodes.saturating_sub(1),

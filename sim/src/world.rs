@@ -83,7 +83,7 @@ struct Shared {
 }
 
 impl World {
-    /// The world of a scenario: its store holds the users' accounts already.
+    /// The world of a scenario: its store holds the accounts of users that are registered.
     pub fn new(scenario: &Scenario, trace: &Trace, signals: Signals) -> Self {
         let Scenario { seed, topology, knobs, .. } = scenario;
         let clocks: BTreeMap<Host, HostClock> =
@@ -94,7 +94,9 @@ impl World {
             Arc::new(clocks.get(&Host::Store).cloned().unwrap_or_default()),
             part(*seed, "database"),
         );
-        register(&database, &plan);
+        if plan.registered {
+            register(&database, &plan);
+        }
         let recorder = Recorder::with_time(bounds(knobs, topology), trace::now);
         let entropy = TracedEntropy::new(&"workload".into(), part(*seed, "workload").number(), trace);
         let addresses: Vec<String> = if topology.balancer {
@@ -359,7 +361,7 @@ fn plan(scenario: &Scenario) -> Plan {
         seed: *seed,
         users: topology.users,
         sessions: topology.sessions,
-        registered: true,
+        registered: topology.registered,
         script: Some(operations.clone()),
         request_timeout: Duration::from_millis(knobs.request_timeout_ms),
         backoff_max: Duration::from_millis(knobs.backoff_ms_max),
@@ -367,7 +369,7 @@ fn plan(scenario: &Scenario) -> Plan {
     }
 }
 
-/// Accounts are not what is simulated: hashing and one request after the other would take the most time of a run.
+/// Most runs begin with accounts: to register, one request after the other, takes seconds of a run, and is the same every time.
 fn register(database: &Database, plan: &Plan) {
     for at in 0..plan.users {
         let name = plan.name(at);
