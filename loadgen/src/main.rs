@@ -63,7 +63,7 @@ fn block_on<T>(threads: u32, work: impl Future<Output = anyhow::Result<T>>) -> a
 async fn run(options: &Options) -> anyhow::Result<bool> {
     // Taken as far as the system allows; a connection too many fails with the system's own words.
     let allowed = rlimit::increase_nofile_limit(FILES_WANTED).context("the limit on open files")?;
-    let connections = u64::from(options.connections.max(2 * options.pairs));
+    let connections = u64::from(load::users(options));
     if allowed < connections + FILES_RESERVED {
         eprintln!(
             "chatload: the system allows {allowed} open files, and {connections} connections are asked for"

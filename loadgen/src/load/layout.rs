@@ -65,6 +65,9 @@ impl Layout {
                 layout.everybody_sends();
             }
         }
+        if !options.scenario.is_storm() {
+            layout.ring(options.bystanders, options.conversations);
+        }
         layout.convs_of = vec![Vec::new(); layout.users as usize];
         for (index, conv) in (0..).zip(&layout.convs) {
             for member in &conv.members {
@@ -109,13 +112,14 @@ impl Layout {
         }
     }
 
-    /// Each user is a friend of those who stand next.
+    /// More users, each a friend of those who stand next.
     fn ring(&mut self, users: u32, friends: u32) {
-        self.users = users;
+        let first = self.users;
+        self.users += users;
         for a in 0..users {
             // In a small ring one meets the same friends on both sides.
             for step in 1..=(friends / 2).min(users.saturating_sub(1) / 2) {
-                self.conv(false, vec![a, (a + step) % users]);
+                self.conv(false, vec![first + a, first + (a + step) % users]);
             }
         }
     }
@@ -161,6 +165,8 @@ mod tests {
         check("idle --connections 100 --conversations 10", 100, 500, 0, 0);
         check("trickle --connections 100 --conversations 10", 100, 500, 500, 0);
         check("idle --connections 1", 1, 0, 0, 0);
+        check("direct --pairs 3 --bystanders 100 --conversations 4", 106, 203, 3, 0);
+        check("login-storm --connections 10 --conversations 0 --bystanders 5", 10, 0, 0, 0);
         let layout = layout("idle --connections 100 --conversations 10");
         assert!(layout.convs_of.iter().all(|convs| convs.len() == 10));
     }

@@ -80,7 +80,11 @@ pub struct Options {
     /// login-storm, reconnect-storm, idle, trickle: users.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=200_000), help_heading = "Scenarios")]
     pub connections: u32,
-    /// login-storm, reconnect-storm, idle, trickle: friends of each user (an even number), each with a conversation.
+    /// Except in storms: users beside those of the scenario, who are connected and do nothing.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=200_000), help_heading = "Scenarios")]
+    #[serde(default)]
+    pub bystanders: u32,
+    /// login-storm, reconnect-storm, idle, trickle, and bystanders: friends of each user (an even number), each with a conversation.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000), help_heading = "Scenarios")]
     pub conversations: u32,
     /// history: messages in each conversation.
