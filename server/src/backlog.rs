@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -40,7 +41,7 @@ impl Backlog {
 
     /// For a connection.
     pub fn share(self: &Arc<Self>) -> Share {
-        Share { backlog: Arc::clone(self), place: None, ended: CancellationToken::new() }
+        Share { backlog: Arc::clone(self), place: None }
     }
 
     /// What is held, and what may be.
@@ -73,8 +74,12 @@ impl Holders {
 /// What one connection holds.
 pub struct Share {
     backlog: Arc<Backlog>,
-    /// Among the holders, if it is one.
-    place: Option<u64>,
+    /// Among the holders, if it is one or was ended as one.
+    place: Option<Place>,
+}
+
+struct Place {
+    number: u64,
     ended: CancellationToken,
 }
 
@@ -82,43 +87,41 @@ impl Share {
     /// The connection holds so much now.
     pub fn set(&mut self, bytes: usize) {
         if bytes < SHARE_BYTES_MIN {
-            if let Some(place) = self.place.take() {
-                self.backlog.lock().remove(place);
-            }
+            self.give_back();
             return;
         }
         let mut holders = self.backlog.lock();
         let holders = &mut *holders;
-        let place = *self.place.get_or_insert_with(|| {
+        let place = self.place.get_or_insert_with(|| {
             holders.next += 1;
-            holders.next
+            Place { number: holders.next, ended: CancellationToken::new() }
         });
-        if self.ended.is_cancelled() {
+        if place.ended.is_cancelled() {
             return;
         }
-        let ended = &self.ended;
-        let holder = holders.by_age.entry(place).or_insert_with(|| Holder { bytes: 0, ended: ended.clone() });
+        let made = || Holder { bytes: 0, ended: place.ended.clone() };
+        let holder = holders.by_age.entry(place.number).or_insert_with(made);
         holders.bytes = holders.bytes - holder.bytes + bytes;
         holder.bytes = bytes;
         holders.shrink(self.backlog.bytes_max);
     }
 
-    /// Whether there is anything to be ended for.
-    pub fn is_held(&self) -> bool {
-        self.place.is_some()
+    /// Resolves when the connection is to end, since all hold too much and it has for longest; `None` while it holds nothing.
+    pub fn ended(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let ended = self.place.as_ref()?.ended.clone();
+        Some(Box::pin(ended.cancelled_owned()))
     }
 
-    /// Resolves when the connection is to end, since all hold too much and it has for longest.
-    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
-        self.ended.clone().cancelled_owned()
+    fn give_back(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.backlog.lock().remove(place.number);
+        }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.backlog.lock().remove(place);
-        }
+        self.give_back();
     }
 }
 
@@ -136,7 +139,9 @@ mod tests {
         for (who, kib) in shares {
             all[*who].set(kib * KIB);
         }
-        let found: Vec<usize> = (0..5).filter(|who| all[*who].ended.is_cancelled()).collect();
+        let found: Vec<usize> = (0..5)
+            .filter(|who| all[*who].place.as_ref().is_some_and(|place| place.ended.is_cancelled()))
+            .collect();
         assert_eq!((found.as_slice(), backlog.sizes().0), (ended, held * KIB), "{shares:?}");
         drop(all);
         assert_eq!(backlog.sizes().0, 0);

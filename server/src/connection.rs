@@ -320,6 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 State::Session(opened) => Some(Arc::clone(&opened.outbox)),
                 _ => None,
             };
+            let mut crowded = self.share.ended();
             // Biased: what makes room comes before what takes it.
             let event = tokio::select! {
                 biased;
@@ -335,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     &mut self.flushed,
                     reading.then_some(&mut self.decoder),
                 ) => Event::Socket(done),
-                () = self.share.ended(), if self.share.is_held() => Event::Crowded,
+                () = unless_none(&mut crowded) => Event::Crowded,
                 () = async { sleep_until(self.paused.expect("checked")).await }, if self.paused.is_some() => Event::Resumed,
                 () = &mut timer => Event::Timer,
             };

@@ -40,8 +40,8 @@ pub async fn suite(store: Arc<dyn Store>) -> Checked {
     groups(store).await?;
     delivered(store).await?;
     sweep(store).await?;
-    erasing::erasing(store).await?;
-    operators(store).await
+    operators(store).await?;
+    erasing::erasing(store).await
 }
 
 fn user(number: u64) -> UserId {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use client::TlsPeer;
 use protocol::{
     Net as _, Tcp,
@@ -17,8 +18,8 @@ use protocol::{
 use serde_json::{Value, json};
 use server::{
     node::{NodeConfig, RunningNode, World},
-    password::{Argon2id, Passwords},
-    relay::{Relay, RelayEvents, local::Hub},
+    password::{Argon2id, HashError, Passwords},
+    relay::{Relay, RelayEvents, local::Hub, none::NoRelay},
     store::{Store, memory::MemoryStore},
 };
 use tokio::{
@@ -62,6 +63,12 @@ impl TestNode {
     ) -> Self {
         let passwords = Arc::new(Argon2id::new(8, 1, 2, Arc::new(SystemEntropy)).unwrap());
         Self::start_with(store, relay, relay_events, config, passwords).await
+    }
+
+    /// For tests in virtual time, which goes on while a thread hashes a password: here that takes none.
+    pub(crate) async fn in_virtual_time(relay_events: RelayEvents, config: NodeConfig) -> Self {
+        let store = Arc::new(MemoryStore::new([1; 16]));
+        Self::start_with(store, Arc::new(NoRelay), relay_events, config, Arc::new(Plain)).await
     }
 
     pub(crate) async fn start_with(
@@ -252,5 +259,23 @@ impl Wire {
         let mut rest = Vec::new();
         timeout(PATIENCE, self.reader.read_to_end(&mut rest)).await.expect("an end in time").ok();
         rest
+    }
+}
+
+/// Passwords as they are.
+struct Plain;
+
+#[async_trait]
+impl Passwords for Plain {
+    async fn hash(&self, password: &str) -> Result<String, HashError> {
+        Ok(password.into())
+    }
+
+    async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool, HashError> {
+        Ok(hash == Some(password))
+    }
+
+    fn is_outdated(&self, _: &str) -> bool {
+        false
     }
 }

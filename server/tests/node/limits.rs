@@ -108,7 +108,7 @@ async fn who_never_reads_is_cut_off() {
 #[tokio::test(start_paused = true)]
 async fn who_reads_too_little_is_cut_off() {
     for (bytes_each_ten_seconds, enough) in [(64, false), (4096, true)] {
-        let node = TestNode::in_memory().await;
+        let node = TestNode::in_virtual_time(NoRelay::new().1, NodeConfig::default()).await;
         let mut alice = Client::new(&node, 1, "alice", ROOM).await;
         let mut slow = Client::new(&node, 2, "slow", 256).await;
         alice.ok(json!({"op": "befriend", "mid": mid(), "user": 2})).await;

@@ -4,12 +4,7 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use server::{
-    connection,
-    node::NodeConfig,
-    relay::{RelayEvent, none::NoRelay},
-    store::memory::MemoryStore,
-};
+use server::{connection, node::NodeConfig, relay::RelayEvent};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream},
     sync::mpsc,
@@ -72,10 +67,8 @@ impl Client {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_lost_lease_clients_are_probed() {
-    let (relay, _) = NoRelay::new();
     let (events, received) = mpsc::channel(8);
-    let store = Arc::new(MemoryStore::new([1; 16]));
-    let node = TestNode::start(store, Arc::new(relay), received, NodeConfig::default()).await;
+    let node = TestNode::in_virtual_time(received, NodeConfig::default()).await;
     let seconds = Duration::from_secs;
     let mut lively = Client::new(&node, 1, "lively", ROOM).await;
     let (gone, mut last_heard) =
@@ -109,10 +102,8 @@ async fn after_a_lost_lease_clients_are_probed() {
 /// What has been silent for longer than it may be still has a moment: the node may have stood still, and not have read what was sent.
 #[tokio::test(start_paused = true)]
 async fn who_was_silent_before_has_a_moment_after() {
-    let (relay, _) = NoRelay::new();
     let (events, received) = mpsc::channel(8);
-    let store = Arc::new(MemoryStore::new([1; 16]));
-    let node = TestNode::start(store, Arc::new(relay), received, NodeConfig::default()).await;
+    let node = TestNode::in_virtual_time(received, NodeConfig::default()).await;
     let seconds = Duration::from_secs;
     let gone = Client::new(&node, 1, "gone", ROOM).await;
     let begun = Instant::now();
