@@ -160,7 +160,8 @@ impl<N: Net> Actor<N> {
 
     /// Returns when the user is in the group that all talk in, or the workload is told to stop.
     async fn join_the_crowd(&mut self) {
-        while self.log_in(None).await {
+        let shared = Arc::clone(&self.part.shared);
+        while !shared.signals.stop.is_cancelled() && self.log_in(None).await {
             let group = self.people.group(CROWD);
             if group.is_some_and(|group| self.person.convs().contains(&ConversationId::group(group))) {
                 return;
