@@ -5,8 +5,12 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 
 // A program has no library: its modules are taken as they stand.
 #[allow(dead_code, reason = "no dialogue is held here")]
-#[path = "../../client/src/ui.rs"]
-mod ui;
+#[path = "../../client/src"]
+mod chatclient {
+    pub(crate) mod ui;
+}
+
+use chatclient::ui;
 
 fuzz_target!(|data: &[u8]| ui::fuzz::check(data));
 
