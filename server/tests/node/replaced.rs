@@ -10,7 +10,7 @@ use server::{
     store::{Store, memory::MemoryStore, mysql::MySqlStore},
 };
 use sqlx::{Connection as _, MySqlConnection};
-use testcontainers::core::ExecCommand;
+use testcontainers::core::{CmdWaitFor, ExecCommand};
 
 use crate::{
     docker::{available, kill},
@@ -104,7 +104,9 @@ async fn another_mysql_server_is_recognised() {
     assert!(bob.so_far().await.iter().chain(&alice.so_far().await).all(|line| line["push"] != "lost"));
     // Its identity is a file, and made anew if there is none.
     sqlx::query(cut).bind(conv.key()).bind(3).execute(&mut admin).await.unwrap();
-    server.container.exec(ExecCommand::new(["rm", "/var/lib/mysql/auto.cnf"])).await.unwrap();
+    let gone = CmdWaitFor::exit_code(0);
+    let remove = ExecCommand::new(["rm", "/var/lib/mysql/auto.cnf"]).with_cmd_ready_condition(gone);
+    server.container.exec(remove).await.unwrap();
     restart(&server).await;
     // Whoever finds it out, the writer's connection does so too before it writes.
     assert_eq!(say(&mut alice, "anew").await, 4);
