@@ -20,7 +20,7 @@ use crate::{
 
 /// Tokens kept per user: the newest.
 const TOKENS_PER_USER: usize = 64;
-/// How often a password is verified anew when its hash was changed meanwhile. Nobody does so that often but by malice; then this attempt is
+/// How often a password is verified anew when its hash was changed meanwhile, and an account written anew that another write stood in the way of. Then this attempt is
 /// refused as `overloaded`.
 pub(super) const RACES_MAX: usize = 3;
 
@@ -41,23 +41,35 @@ pub(super) async fn register(
     if let Some(answer) = registered_before(node, &name, &password, mid).await? {
         return answer;
     }
-    let taken = store.account(&Account::Name(name_key.clone())).await.map_err(|e| store_error(&e))?;
-    if taken.is_some() || was_taken(node, &name_key).await? {
+    if is_taken(node, &name_key).await? {
         return Err(ErrorCode::NameTaken.into());
     }
     visitor.register().map_err(ErrorBody::rate_limited)?;
     let password_hash = node.passwords.hash(&password).await.map_err(hash_error)?;
     let new = NewUser { mid, name: name.clone(), name_key, password_hash, at: node.clock.now() };
-    match store.register(&new).await.map_err(|e| store_error(&e))? {
-        RegisterOutcome::Created(user) => Ok(Registered { user }),
-        RegisterOutcome::Conflict => {
-            registered_before(node, &name, &password, mid).await?.unwrap_or(Err(ErrorCode::NameTaken.into()))
+    for _ in 0..RACES_MAX {
+        match store.register(&new).await.map_err(|e| store_error(&e))? {
+            RegisterOutcome::Created(user) => return Ok(Registered { user }),
+            RegisterOutcome::Conflict => {}
         }
+        if let Some(answer) = registered_before(node, &name, &password, mid).await? {
+            return answer;
+        }
+        if is_taken(node, &new.name_key).await? {
+            return Err(ErrorCode::NameTaken.into());
+        }
+        // Nobody has the name: the store gave this up in favour of another write.
     }
+    Err(ErrorCode::Overloaded.into())
 }
 
-/// Whether an account that was erased had the name. Asked after whether one has it: an erasure in between is seen here.
-async fn was_taken(node: &Arc<Node>, name_key: &str) -> Result<bool, ErrorBody> {
+/// Whether an account has a name, or an erased one had it.
+async fn is_taken(node: &Arc<Node>, name_key: &str) -> Result<bool, ErrorBody> {
+    let name = Account::Name(name_key.to_owned());
+    if node.store.account(&name).await.map_err(|e| store_error(&e))?.is_some() {
+        return Ok(true);
+    }
+    // In this order: an erasure in between is seen.
     let deployment = node.store.deployment().await.map_err(|e| store_error(&e))?;
     let erased = Account::Name(erasure::reserved_key(deployment, name_key));
     Ok(node.store.account(&erased).await.map_err(|e| store_error(&e))?.is_some())
