@@ -20,8 +20,8 @@ use crate::{
 
 /// Tokens kept per user: the newest.
 const TOKENS_PER_USER: usize = 64;
-/// How often a password is verified anew when its hash was changed meanwhile, and an account written anew that another write stood in the way of. Then this attempt is
-/// refused as `overloaded`.
+/// How often a password is verified anew when its hash was changed meanwhile, and an account written anew when it gave way to another write.
+/// Nobody meets that so often but by malice, or at a database in distress; then this attempt is refused as `overloaded`.
 pub(super) const RACES_MAX: usize = 3;
 
 pub(super) async fn register(
