@@ -9,7 +9,7 @@ mod proxy;
 mod requests;
 mod transport;
 
-use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Duration};
 
 use protocol::{
     ConversationId, ErrorBody, ErrorCode, LineDecoder, Push, Request, RequestId, Token,
@@ -73,7 +73,6 @@ enum Event {
     Socket(Socket),
     Letters,
     Crowded,
-    Resumed,
     Timer,
 }
 
@@ -87,13 +86,11 @@ enum Work {
 enum State {
     Anonymous,
     /// A resume whose cursors are still coming.
-    Resuming {
-        token: Token,
-        cursors: Cursors,
-    },
+    Resuming(Box<(Token, Cursors)>),
     Session(Box<Opened>),
 }
 
+/// There are as many as there are clients, and most are idle: what few of them need at a time is apart, in boxes.
 struct Connection<S> {
     node: Arc<Node>,
     stream: Transport<S>,
@@ -124,27 +121,26 @@ struct Connection<S> {
     pace: Pace,
     /// Until when no request is taken, since they came too fast; and the one whose time comes then.
     paused: Option<Instant>,
-    parked: Option<Parsed>,
+    parked: Option<Box<Parsed>>,
     bad_lines: u32,
     /// Whether the client will send no more.
     eof: bool,
     /// No more requests are taken; the connection ends when all is answered and written.
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
     started: Instant,
     heard: Instant,
     /// Since when it is to be seen whether the client is there: until it is heard.
     probed: Option<Instant>,
-    /// Of the session, once there is one.
-    span: Span,
+    /// Of the session, once there is one, if anybody wants to know.
+    span: Option<Box<Span>>,
     /// Since when the socket has not taken enough.
-    stuck: Option<Stuck>,
+    stuck: Option<Box<Stuck>>,
 }
 
 /// A request with its id, or what is wrong with the line.
 type Parsed = Result<(Option<RequestId>, Request), ParseRequestError>;
 
 /// Something waits for a socket.
-#[derive(Clone, Copy)]
 struct Stuck {
     since: Instant,
     /// How much had been taken then.
@@ -235,7 +231,7 @@ where
         started,
         heard: now,
         probed: None,
-        span: Span::none(),
+        span: None,
         stuck: None,
     })
 }
@@ -310,25 +306,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn run(&mut self) -> String {
-        let draining = self.node.draining.clone();
-        let timer = tokio::time::sleep_until(self.deadline());
-        tokio::pin!(timer);
+        let node = Arc::clone(&self.node);
+        let (drained, timer) = (node.draining.cancelled(), sleep_until(self.deadline()));
+        tokio::pin!(drained, timer);
         loop {
             let reading = self.wants_requests();
             let told_to_drain = self.closing.is_some();
             let outbox = match &self.state {
-                State::Session(opened) => Some(Arc::clone(&opened.outbox)),
+                State::Session(opened) => Some(&opened.outbox),
                 _ => None,
             };
             let mut crowded = self.share.ended();
             // Biased: what makes room comes before what takes it.
             let event = tokio::select! {
                 biased;
-                () = draining.cancelled(), if !told_to_drain => Event::Draining,
+                () = &mut drained, if !told_to_drain => Event::Draining,
                 effect = unless_none(&mut self.command) => Event::Command(effect),
                 valid = unless_none(&mut self.check) => Event::Checked(valid),
                 work = unless_none(&mut self.work) => Event::Work(work),
-                () = async { outbox.as_ref().expect("checked").filled().await }, if outbox.is_some() => Event::Letters,
+                () = poll_fn(|cx| outbox.map_or(Poll::Pending, |outbox| outbox.poll_filled(cx))) => Event::Letters,
                 done = exchange(
                     &mut self.stream,
                     &self.out,
@@ -337,14 +333,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     reading.then_some(&mut self.decoder),
                 ) => Event::Socket(done),
                 () = unless_none(&mut crowded) => Event::Crowded,
-                () = async { sleep_until(self.paused.expect("checked")).await }, if self.paused.is_some() => Event::Resumed,
                 () = &mut timer => Event::Timer,
             };
-            let (timed, probed) = (matches!(event, Event::Timer), self.probed.is_some());
-            if let Some(reason) = self.span.clone().in_scope(|| self.turn(event)) {
+            let (timed, sooner) = (matches!(event, Event::Timer), (self.probed, self.paused));
+            let reason = match self.span.clone() {
+                None => self.turn(event),
+                Some(span) => span.in_scope(|| self.turn(event)),
+            };
+            if let Some(reason) = reason {
                 return reason;
             }
-            if timed || (self.probed.is_some() && !probed) {
+            if timed || (self.probed, self.paused) != sooner {
                 timer.as_mut().reset(self.deadline());
             }
         }
@@ -373,7 +372,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Event::Crowded => {
                 return Some(self.cut_off("the node holds too much, and has held this for longest"));
             }
-            Event::Resumed => self.paused = None,
             Event::Socket(Socket::Wrote) => self.wrote(),
             Event::Socket(Socket::Read) => (self.heard, self.probed) = (Instant::now(), None),
             Event::Socket(Socket::Eof) => self.eof = true,
@@ -390,7 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.start_work();
         self.weigh();
         let reason = |closing: &Closing| format!("{:?}", closing.code);
-        self.is_over().then(|| self.closing.as_ref().map_or("the client hung up".into(), reason))
+        self.is_over().then(|| self.closing.as_deref().map_or("the client hung up".into(), reason))
     }
 
     // --- Reading ---
@@ -429,7 +427,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The next request whose time has come.
     fn next_request(&mut self) -> Option<Parsed> {
         if let Some(parked) = self.parked.take() {
-            return Some(parked);
+            return Some(*parked);
         }
         let parsed = match self.decoder.next_line()? {
             Ok(line) => Request::parse(line),
@@ -451,7 +449,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let whose = if matches!(self.state, State::Session(_)) { "session" } else { "address" };
         self.node.metrics.pause(whose);
-        (self.paused, self.parked) = (Some(Instant::now() + wait), Some(parsed));
+        (self.paused, self.parked) = (Some(Instant::now() + wait), Some(Box::new(parsed)));
         None
     }
 
@@ -463,13 +461,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Effect::Resuming(reply, token, cursors) => {
                 self.answer(&reply);
                 self.decoder.set_limit(self.node.config.limits.frame_bytes_max);
-                self.state = State::Resuming { token, cursors };
+                self.state = State::Resuming(Box::new((token, cursors)));
             }
             Effect::Opened(reply, opened) => {
                 self.answer(&reply);
                 self.decoder.set_limit(self.node.config.limits.frame_bytes_max);
-                self.span = debug_span!("session", user = %opened.who.user);
-                self.span.in_scope(|| debug!("opened"));
+                let span = debug_span!("session", user = %opened.who.user);
+                span.in_scope(|| debug!("opened"));
+                self.span = (!span.is_disabled()).then(|| Box::new(span));
                 let (name, since) = (Arc::clone(&opened.who.name), Instant::now());
                 let peer = Peer { connection: self.number, name, address: self.address, since };
                 // Nobody has said so before: a session is opened once.
@@ -631,17 +630,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // Bytes that come one by one are no better than none.
             let config = &self.node.config;
             let enough = config.reading_rate_min as f64 * config.write_timeout.as_secs_f64();
-            if self.stuck.is_some_and(|stuck| (self.out_taken - stuck.taken) as f64 >= enough) {
+            if self.stuck.as_ref().is_some_and(|stuck| (self.out_taken - stuck.taken) as f64 >= enough) {
                 self.stuck = None;
             }
-            self.stuck.get_or_insert(Stuck { since: Instant::now(), taken: self.out_taken });
+            let taken = self.out_taken;
+            self.stuck.get_or_insert_with(|| Box::new(Stuck { since: Instant::now(), taken }));
         }
     }
 
     fn close(&mut self, code: ClosingCode, reconnect_after: Option<Duration>) {
         if self.closing.is_none() {
             self.node.metrics.closing(code);
-            self.closing = Some(Closing { code, reconnect_after, said: false });
+            self.closing = Some(Box::new(Closing { code, reconnect_after, said: false }));
         }
     }
 
@@ -689,7 +689,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let half = Instant::now() + config.write_timeout / 2;
         // A deadline that has passed and had its effect must not be met again at once.
-        if self.closing.is_some() { half } else { idle.min(login).min(half) }
+        let next = if self.closing.is_some() { half } else { idle.min(login).min(half) };
+        self.paused.map_or(next, |until| until.min(next))
     }
 
     /// Who does not read is told nothing, but counted.
@@ -702,8 +703,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn tick(&mut self) -> Option<String> {
         let (config, now) = (&self.node.config, Instant::now());
         let write_timeout = config.write_timeout;
+        self.paused = self.paused.filter(|until| now < *until);
         if !self.all_written() {
-            let stuck = self.stuck.get_or_insert(Stuck { since: now, taken: self.out_taken });
+            let taken = self.out_taken;
+            let stuck = self.stuck.get_or_insert_with(|| Box::new(Stuck { since: now, taken }));
             if now.duration_since(stuck.since) >= write_timeout {
                 return Some(self.cut_off("the client does not read"));
             }
@@ -717,5 +720,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.close(ClosingCode::LoginTimeout, None);
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn size_of_future<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle connection is little else than its task.
+    #[test]
+    fn a_connection_s_task_is_small() {
+        let bytes = size_of_future(serve::<TcpStream>);
+        assert!(bytes <= 984, "{bytes}");
     }
 }

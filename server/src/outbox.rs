@@ -12,13 +12,12 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
+use futures_util::task::AtomicWaker;
 use protocol::{ConversationId, UserId};
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::session::Standing;
 
@@ -33,9 +32,10 @@ pub struct Outbox {
     /// Who is at the other end, from when the session is open.
     pub peer: OnceLock<Peer>,
     letters: Mutex<Letters>,
-    /// Whether a wake-up is under way.
+    /// Whether there is something to take, of which the session was told or is about to be.
     touched: AtomicBool,
-    notify: Notify,
+    /// The connection's task.
+    waker: AtomicWaker,
     /// Bytes that the connection's task has taken or made and the socket has not.
     unwritten: AtomicUsize,
 }
@@ -89,7 +89,7 @@ impl Outbox {
             peer: OnceLock::new(),
             letters: Mutex::default(),
             touched: AtomicBool::new(false),
-            notify: Notify::new(),
+            waker: AtomicWaker::new(),
             unwritten: AtomicUsize::new(0),
         })
     }
@@ -109,9 +109,10 @@ impl Outbox {
         mem::take(&mut self.letters())
     }
 
-    /// Waits until there is something to take. Cancel-safe.
-    pub async fn filled(&self) {
-        self.notify.notified().await;
+    /// Whether there is something to take; if there is not, the task is woken when there is. For one task at a time.
+    pub fn poll_filled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.touched.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Asks the session where it stands. The answer comes as soon as its connection looks, or never.
@@ -152,7 +153,7 @@ impl Wakes {
     /// Wakes them.
     pub fn fire(self) {
         for outbox in self.0 {
-            outbox.notify.notify_one();
+            outbox.waker.wake();
         }
     }
 }

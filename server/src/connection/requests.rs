@@ -45,15 +45,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 ));
             }
             (State::Anonymous, Request::Resume(resume)) => self.resume(answer, resume),
-            (State::Resuming { .. }, Request::Cursors(more)) => self.more_cursors(answer, more),
-            (State::Session(_) | State::Resuming { .. }, Request::Login(_) | Request::Resume(_)) => {
+            (State::Resuming(_), Request::Cursors(more)) => self.more_cursors(answer, more),
+            (State::Session(_) | State::Resuming(_), Request::Login(_) | Request::Resume(_)) => {
                 self.refuse(id, &ErrorCode::AlreadyLoggedIn.into());
             }
             (_, Request::Cursors(_)) => {
                 let error = ErrorBody::field(ErrorCode::BadRequest, "op", "only while a resume is under way");
                 self.refuse(id, &error);
             }
-            (State::Anonymous | State::Resuming { .. }, _) => {
+            (State::Anonymous | State::Resuming(_), _) => {
                 self.refuse(id, &ErrorCode::NotLoggedIn.into());
             }
             (State::Session(_), Request::Send(request)) => self.send(answer, request),
@@ -175,7 +175,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn more_cursors(&mut self, id: RequestId, request: SetCursors) {
-        let State::Resuming { token, cursors } = &mut self.state else { return };
+        let State::Resuming(resuming) = &mut self.state else { return };
+        let (token, cursors) = &mut **resuming;
         let limits = &self.node.config.limits;
         let all_max = 10 * limits.cursors_per_request_max;
         if request.cursors.len() > limits.cursors_per_request_max || cursors.len() > all_max {

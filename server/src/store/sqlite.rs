@@ -39,6 +39,9 @@ use crate::rights::{DirectRights, GroupRights, Rights};
 
 /// Connections that read. Reads are short and come from the page cache; more would wait for the processor.
 const READERS: u32 = 4;
+/// Pages that a reading connection keeps, as SQLite wants it said: 512 KiB. What is read often is in memory already, as feeds; and the operating system
+/// has the file.
+const READER_CACHE: &str = "-512";
 
 /// Prepared statements kept per connection: one for each length of a batch, and the rest.
 const STATEMENTS: usize = 600;
@@ -118,7 +121,8 @@ impl SqliteStore {
         let database = |error| OpenError::Database { path: path.into(), error };
         let writer = pool(1).connect_with(options.clone()).await.map_err(database)?;
         migrate(&writer, path).await?;
-        let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(database)?;
+        let reading = options.read_only(true).pragma("cache_size", READER_CACHE);
+        let readers = pool(READERS).connect_with(reading).await.map_err(database)?;
         Ok(Self { writer, readers, _lock: Some(lock) })
     }
 
