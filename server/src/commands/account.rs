@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use protocol::{
-    ConversationId, EntryBody, ErrorBody, ErrorCode, Token,
+    ClientMsgId, ConversationId, EntryBody, ErrorBody, ErrorCode, Token, UserId,
     message::{Account, Appended, ChangePassword, LoggedIn, Login, Password, Register, Registered},
     text::{PASSWORD_BYTES_MAX, name_key, user_name},
 };
@@ -38,11 +38,8 @@ pub(super) async fn register(
         return Err(ErrorBody::field(ErrorCode::BadName, "name", "that is what erased accounts are called"));
     }
     // Hashing is dear: what can be answered without comes first.
-    if let Some(answer) = registered_before(node, &name, &password, mid).await? {
+    if let Some(answer) = known_answer(node, &name, &name_key, &password, mid).await? {
         return answer;
-    }
-    if is_taken(node, &name_key).await? {
-        return Err(ErrorCode::NameTaken.into());
     }
     visitor.register().map_err(ErrorBody::rate_limited)?;
     let password_hash = node.passwords.hash(&password).await.map_err(hash_error)?;
@@ -52,15 +49,29 @@ pub(super) async fn register(
             RegisterOutcome::Created(user) => return Ok(Registered { user }),
             RegisterOutcome::Conflict => {}
         }
-        if let Some(answer) = registered_before(node, &name, &password, mid).await? {
+        if let Some(answer) = known_answer(node, &name, &new.name_key, &password, mid).await? {
             return answer;
-        }
-        if is_taken(node, &new.name_key).await? {
-            return Err(ErrorCode::NameTaken.into());
         }
         // Nobody has the name: the store gave this up in favour of another write.
     }
     Err(ErrorCode::Overloaded.into())
+}
+
+/// The answer that the accounts there are give to a registration: it was carried out before, or the name is taken.
+async fn known_answer(
+    node: &Arc<Node>,
+    name: &str,
+    name_key: &str,
+    password: &str,
+    mid: ClientMsgId,
+) -> Result<Option<Result<Registered, ErrorBody>>, ErrorBody> {
+    let before = registered_before(node, name, password, mid).await?;
+    if before.is_some() || !is_taken(node, name_key).await? {
+        return Ok(before);
+    }
+    // Perhaps by this very registration: an earlier attempt may have taken effect between the two looks.
+    let by_itself = registered_before(node, name, password, mid).await?;
+    Ok(Some(by_itself.unwrap_or_else(|| Err(ErrorCode::NameTaken.into()))))
 }
 
 /// Whether an account has a name, or an erased one had it.
@@ -80,7 +91,7 @@ async fn registered_before(
     node: &Arc<Node>,
     name: &str,
     password: &str,
-    mid: protocol::ClientMsgId,
+    mid: ClientMsgId,
 ) -> Result<Option<Result<Registered, ErrorBody>>, ErrorBody> {
     let Some(known) = node.store.registered_with(mid).await.map_err(|e| store_error(&e))? else {
         return Ok(None);
@@ -199,15 +210,15 @@ pub(super) async fn passwd(
     for _ in 0..RACES_MAX {
         // What happened gets its first answer, although the old password is no longer the user's. Others than the passwords' own
         // session cannot ask: they have ended.
-        let known = node.store.resolve(&[(conv, who.user, mid)], &[]).await.map_err(|e| store_error(&e))?;
-        if let Some(entry) = known.known.first() {
-            let same = entry.body == EntryBody::PasswordChanged;
-            return if same { Ok(Appended { seq: entry.seq }) } else { Err(ErrorCode::IdReused.into()) };
+        if let Some(answer) = changed_before(node, who.user, mid).await? {
+            return answer;
         }
         let account = node.store.account(&Account::Number(who.user)).await.map_err(|e| store_error(&e))?;
         let account = account.ok_or(ErrorCode::Internal)?;
         if !verify(node, visitor, Target::Own(who.user), &old.0, Some(account.hash())).await? {
-            return Err(ErrorBody::field(ErrorCode::BadCredentials, "old", "not your password"));
+            // Perhaps no longer, by this very request: an earlier attempt may have taken effect between the two looks.
+            let wrong = || Err(ErrorBody::field(ErrorCode::BadCredentials, "old", "not your password"));
+            return changed_before(node, who.user, mid).await?.unwrap_or_else(wrong);
         }
         // The ban has ended this session, which has not heard of it yet.
         if account.is_banned() {
@@ -223,6 +234,20 @@ pub(super) async fn passwd(
         }
     }
     Err(ErrorCode::Overloaded.into())
+}
+
+/// The answer to a change of password whose message id was used before.
+async fn changed_before(
+    node: &Arc<Node>,
+    user: UserId,
+    mid: ClientMsgId,
+) -> Result<Option<Result<Appended, ErrorBody>>, ErrorBody> {
+    let key = (ConversationId::notices(user), user, mid);
+    let known = node.store.resolve(&[key], &[]).await.map_err(|e| store_error(&e))?.known;
+    Ok(known.first().map(|entry| match entry.body {
+        EntryBody::PasswordChanged => Ok(Appended { seq: entry.seq }),
+        _ => Err(ErrorCode::IdReused.into()),
+    }))
 }
 
 pub(super) fn check_password(password: Password, field: &str) -> Result<String, ErrorBody> {

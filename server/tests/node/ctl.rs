@@ -341,7 +341,7 @@ async fn why_tells_what_became_of_an_entry() {
     }
     assert_eq!(ctl.run(&["why", "x", "1"]).await.code, 2);
     // Started anew, the node does not remember what it committed, and does not say that it does.
-    drop(node);
+    node.server.kill().await;
     let node = Node::alone(&folder).await;
     let ctl = Ctl::of(&[&node], &ctl.token);
     let shown = ctl.json(&["why", "d1-2", "2"]).await;

@@ -31,6 +31,9 @@ pub(crate) struct Faulty {
     listener: Mutex<Option<Listener>>,
     /// So many writes are carried out, and then said to have failed.
     lose_replies: AtomicU32,
+    /// A registration is said to have failed, and takes effect as soon as somebody has looked for it in vain.
+    late: AtomicBool,
+    registering: Mutex<Option<NewUser>>,
     /// Nothing works.
     pub(crate) away: AtomicBool,
     /// A node that is nearer: before every append, user 2 has just written to group 1 there.
@@ -108,11 +111,20 @@ impl Store for Faulty {
     }
     async fn register(&self, user: &NewUser) -> Result<RegisterOutcome> {
         self.check()?;
+        if self.late.swap(false, Ordering::Relaxed) {
+            *self.registering.lock().unwrap() = Some(user.clone());
+            return Err(StoreError::Unavailable("it took too long".into()));
+        }
         self.reply(self.inner().register(user).await?)
     }
     async fn registered_with(&self, mid: ClientMsgId) -> Result<Option<AccountRecord>> {
         self.check()?;
-        self.inner().registered_with(mid).await
+        let found = self.inner().registered_with(mid).await;
+        let late = self.registering.lock().unwrap().take();
+        if let Some(user) = late {
+            self.inner().register(&user).await?;
+        }
+        found
     }
     async fn account(&self, account: &Account) -> Result<Option<AccountRecord>> {
         self.check()?;
@@ -302,6 +314,21 @@ async fn an_unknown_outcome_is_found_out() {
     assert_eq!(alice.ok(register).await["user"], 3);
     let history = bob.ok(json!({"op": "history", "conv": "d1-2"})).await;
     assert_eq!(history["entries"].as_array().unwrap().len(), 3);
+}
+
+/// A registration takes effect between two looks of its retry, for its message id and for the name: it is not refused because of itself. SPEC.md,
+/// section 2.10.
+#[tokio::test]
+async fn a_registration_that_is_late_is_not_refused() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let mut wire = node.connect().await;
+    let register = |mid: &str| json!({"op": "register", "mid": mid, "name": "carol", "password": "x"});
+    let (own, other) = (mid(), mid());
+    store.late.store(true, Ordering::Relaxed);
+    assert_eq!(wire.error(register(&own)).await, "unavailable");
+    assert_eq!(wire.ok(register(&own)).await["user"], 1);
+    assert_eq!(wire.error(register(&other)).await, "name_taken");
 }
 
 /// The store is away: errors are indefinite, nothing ends, and when it is back all goes on by itself.
