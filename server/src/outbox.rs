@@ -32,8 +32,10 @@ pub struct Outbox {
     /// Who is at the other end, from when the session is open.
     pub peer: OnceLock<Peer>,
     letters: Mutex<Letters>,
-    /// Whether there is something to take, of which the session was told or is about to be.
+    /// Whether a wake-up is under way.
     touched: AtomicBool,
+    /// Whether the session was woken and has not looked yet.
+    woken: AtomicBool,
     /// The connection's task.
     waker: AtomicWaker,
     /// Bytes that the connection's task has taken or made and the socket has not.
@@ -89,6 +91,7 @@ impl Outbox {
             peer: OnceLock::new(),
             letters: Mutex::default(),
             touched: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             unwritten: AtomicUsize::new(0),
         })
@@ -109,10 +112,12 @@ impl Outbox {
         mem::take(&mut self.letters())
     }
 
-    /// Whether there is something to take; if there is not, the task is woken when there is. For one task at a time.
+    /// Ready once for every time that the session was woken: not before a whole batch is done. For one task at a time.
     pub fn poll_filled(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        if self.touched.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        // A look that finds nothing costs no write.
+        let woken = self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel);
+        if woken { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Asks the session where it stands. The answer comes as soon as its connection looks, or never.
@@ -153,6 +158,7 @@ impl Wakes {
     /// Wakes them.
     pub fn fire(self) {
         for outbox in self.0 {
+            outbox.woken.store(true, Ordering::Release);
             outbox.waker.wake();
         }
     }

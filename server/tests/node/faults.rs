@@ -317,7 +317,7 @@ async fn an_unknown_outcome_is_found_out() {
 }
 
 /// A registration takes effect between two looks of its retry, for its message id and for the name: it is not refused because of itself. SPEC.md,
-/// section 2.10.
+/// guarantee 10.
 #[tokio::test]
 async fn a_registration_that_is_late_is_not_refused() {
     let store = Arc::new(Faulty::default());
