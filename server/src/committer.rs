@@ -114,9 +114,9 @@ pub enum Job {
     /// A message.
     Send(Send),
     /// A change of rights.
-    Act(ActJob),
+    Act(Box<ActJob>),
     /// A new group.
-    Group(GroupJob),
+    Group(Box<GroupJob>),
 }
 
 impl Job {
@@ -250,7 +250,8 @@ impl Worker {
     /// Messages to different conversations go together. What follows an act on the same
     /// conversation waits for it, so that one conversation's jobs keep their order.
     async fn round(&mut self) {
-        let (mut sends, mut rest, mut after_act) = (Vec::new(), VecDeque::new(), BTreeSet::new());
+        let mut sends = Vec::with_capacity(self.backlog.len());
+        let (mut rest, mut after_act) = (VecDeque::new(), BTreeSet::new());
         let (mut bytes, mut done) = (0, 0);
         while let Some(job) = self.backlog.pop_front() {
             match job {
@@ -279,8 +280,8 @@ impl Worker {
         // What is left of the backlog arrived later than the rest.
         while let Some(job) = rest.pop_front() {
             match job {
-                Job::Act(job) => self.commit_act(job).await,
-                Job::Group(job) => self.commit_group(job).await,
+                Job::Act(job) => self.commit_act(*job).await,
+                Job::Group(job) => self.commit_group(*job).await,
                 Job::Send(send) => {
                     done += send.text.len();
                     self.commit_sends(Batch::new(vec![send])).await;

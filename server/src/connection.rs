@@ -79,7 +79,7 @@ enum Event {
 /// What was done for the session in the background.
 enum Work {
     Page(ConversationId, store::Result<Vec<Arc<Line>>>),
-    Attached(ConversationId, protocol::Seq, store::Result<Vec<Attached>>),
+    Attached(ConversationId, protocol::Seq, store::Result<Attached>),
 }
 
 /// Who is at the other end.
@@ -558,9 +558,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Need::Attach { conv, after } => {
                 let outbox = Arc::clone(&opened.outbox);
-                Some(in_background(async move {
-                    Work::Attached(conv, after, feeds.attach(&outbox, &[conv]).await)
-                }))
+                Some(in_background(
+                    async move { Work::Attached(conv, after, feeds.open(&outbox, conv).await) },
+                ))
             }
             Need::Watch(_) | Need::Unwatch(_) => None,
         };
@@ -579,18 +579,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Work::Page(conv, feeds.page(conv, after).await)
                 }));
             }
-            Work::Attached(_, after, Ok(places)) => {
-                for place in places {
-                    opened.session.add(place, after);
-                }
-            }
+            Work::Attached(_, after, Ok(place)) => opened.session.add(place, after),
             Work::Attached(conv, after, Err(error)) => {
                 debug!(%error, "a conversation could not be opened");
                 let (outbox, pause) = (Arc::clone(&opened.outbox), self.node.config.sweep_interval / 4);
                 let feeds = Arc::clone(&self.node.feeds);
                 self.work = Some(in_background(async move {
                     tokio::time::sleep(pause).await;
-                    Work::Attached(conv, after, feeds.attach(&outbox, &[conv]).await)
+                    Work::Attached(conv, after, feeds.open(&outbox, conv).await)
                 }));
             }
         }

@@ -72,28 +72,38 @@ impl Feeds {
 
     /// Makes a session a reader of conversations: its slots, in the given order.
     ///
-    /// In this order: reader, subscription, head. So no entry is missed in between.
-    ///
-    /// # Errors
-    /// The store's; then the session is a reader of none of them.
-    pub async fn attach(
-        self: &Arc<Self>,
-        outbox: &Arc<Outbox>,
-        convs: &[ConversationId],
-    ) -> store::Result<Vec<Attached>> {
+    /// In this order: reader, subscription, and then the head, which the caller asks the store for and [states](Self::start). So
+    /// no entry is missed in between.
+    pub async fn attach(self: &Arc<Self>, outbox: &Arc<Outbox>, convs: &[ConversationId]) -> Vec<Attached> {
         let attach = |conv: &ConversationId| {
             let cell = self.cell(*conv);
             let slot = cell.lock().attach(Arc::clone(outbox));
             Attached { feeds: Arc::clone(self), cell, slot }
         };
-        let attached: Vec<_> = convs.iter().map(attach).collect();
+        let attached = convs.iter().map(attach).collect();
         self.relay.subscribe(outbox.user, convs).await;
-        let heads = self.store.heads(convs).await?;
-        for attached in &attached {
-            let cell = &attached.cell;
-            cell.lock().start(heads.get(&cell.conv).copied().unwrap_or_default());
-            self.fill(cell);
-        }
+        attached
+    }
+
+    /// Takes the head that the store has stated after the session was made a reader.
+    pub fn start(self: &Arc<Self>, attached: &Attached, head: Seq) {
+        attached.cell.lock().start(head);
+        self.fill(&attached.cell);
+    }
+
+    /// Makes a session a reader of a conversation, from its head on.
+    ///
+    /// # Errors
+    /// The store's; then the session is no reader of it.
+    pub async fn open(
+        self: &Arc<Self>,
+        outbox: &Arc<Outbox>,
+        conv: ConversationId,
+    ) -> store::Result<Attached> {
+        let mut attached = self.attach(outbox, &[conv]).await;
+        let heads = self.store.heads(&[conv]).await?;
+        let attached = attached.remove(0);
+        self.start(&attached, heads.get(&conv).copied().unwrap_or_default());
         Ok(attached)
     }
 

@@ -186,7 +186,7 @@ async fn open_verified(
     let hash = token_hash(&token);
     let expires_at = node.clock.after(node.config.token_lifetime);
     let who = Who { user, name: name.as_str().into() };
-    let (opened, refused) = open(node, who, hash, &Default::default()).await?;
+    let (opened, refused, _) = open(node, who, hash, &Default::default()).await?;
     // After the session reads the user's notices: a change of the password up to here is seen now, and of a later one it is told.
     let added = node.store.add_token(&hash, user, &password_hash, expires_at, TOKENS_PER_USER).await;
     if !added.map_err(|e| store_error(&e))? {

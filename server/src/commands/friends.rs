@@ -41,7 +41,7 @@ pub(crate) async fn submit(
     let (done, outcome) = oneshot::channel();
     let cell = node.feeds.cell(conv);
     let job = ActJob { cell, from: who.user, name: who.name, mid, act, peer_name, done };
-    node.committer.submit(Job::Act(job))?;
+    node.committer.submit(Job::Act(Box::new(job)))?;
     // The committer answers everything, unless it fails.
     let seq = outcome.await.map_err(|_| ErrorCode::Internal)??;
     Ok(Appended { seq })

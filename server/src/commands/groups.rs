@@ -26,7 +26,7 @@ pub(super) async fn create(
         .map_err(|why| ErrorBody::field(ErrorCode::BadText, "description", why))?;
     let (done, outcome) = oneshot::channel();
     let job = GroupJob { from: who.user, name: who.name, mid: request.mid, title, description, done };
-    node.committer.submit(Job::Group(job))?;
+    node.committer.submit(Job::Group(Box::new(job)))?;
     let group = outcome.await.map_err(|_| ErrorCode::Internal)??;
     Ok(GroupCreated { group, seq: Seq(1) })
 }

@@ -1,9 +1,12 @@
 //! Sessions: opening one after a login or with a token, and closing it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use protocol::{
-    Conversation, ConversationId, ErrorBody, ErrorCode, Token, UserId,
+    ConversationId, ErrorBody, ErrorCode, Token, UserId,
     message::{Cursors, LoggedIn, Refused},
 };
 use sha2::{Digest as _, Sha256};
@@ -13,7 +16,7 @@ use crate::{
     node::Node,
     outbox::Outbox,
     session::{Session, starts},
-    store::{Period, Result as StoreResult, TokenHash},
+    store::{Opening, Result as StoreResult, TokenHash},
 };
 
 /// A session that was opened, with what the node knows of it.
@@ -58,7 +61,8 @@ pub fn token_hash(token: &Token) -> TokenHash {
     Sha256::digest(token.0).into()
 }
 
-/// Opens a session whose cursors start at those named, or else at the delivered ones.
+/// Opens a session whose cursors start at those named, or else at the delivered ones; and says whether its token was known when it had begun to
+/// read the user's notices: of a revocation from then on the session is told.
 ///
 /// # Errors
 /// The user has too many sessions here, or the store failed.
@@ -67,60 +71,44 @@ pub async fn open(
     who: Who,
     token: TokenHash,
     named: &Cursors,
-) -> Result<(Opened, Refused), ErrorBody> {
+) -> Result<(Opened, Refused, bool), ErrorBody> {
     let user = who.user;
     let outbox = node.registry.enter(user).ok_or(ErrorCode::LimitReached)?;
     let session = Session::new(user);
     let mut opened = Opened { session, outbox, who, token, watched: BTreeSet::new(), node: Arc::clone(node) };
-    let refused = fill(node, &mut opened, named).await.map_err(|e| store_error(&e))?;
-    Ok((opened, refused))
+    let (refused, token_known) = fill(node, &mut opened, named).await.map_err(|e| store_error(&e))?;
+    Ok((opened, refused, token_known))
 }
 
-async fn fill(node: &Arc<Node>, opened: &mut Opened, named: &Cursors) -> StoreResult<Refused> {
+async fn fill(node: &Arc<Node>, opened: &mut Opened, named: &Cursors) -> StoreResult<(Refused, bool)> {
     let user = opened.who.user;
     let own = ConversationId::notices(user);
-    // The notices first: whatever opens for the user after this head is told there, and what opened before is listed below.
-    let mut attached = node.feeds.attach(&opened.outbox, &[own]).await?;
-    let settled = attached[0].cell.lock().head();
-    let mut periods = vec![Period {
-        conv: own,
-        from: protocol::Seq(1),
-        until: None,
-        delivered: node.store.delivered(user, own).await?,
-        friend: false,
-    }];
-    let listed = node.store.periods(user).await?;
-    for period in listed.iter().filter(|period| period.friend) {
+    // The notices first: whatever opens for the user after their head is told there, and what opened before is among the periods.
+    let mut attached = node.feeds.attach(&opened.outbox, &[own]).await;
+    let named_convs: Vec<_> = named.keys().copied().collect();
+    let Opening { token_known, settled, periods } =
+        node.store.opening(user, &opened.token, &named_convs).await?;
+    node.feeds.start(&attached[0], settled);
+    for period in periods.iter().filter(|period| period.friend) {
         opened.watched.extend(period.conv.peer_of(user));
     }
     for friend in &opened.watched {
         node.registry.watch(&opened.outbox, *friend);
     }
-    // Of conversations that the client names all periods count, also delivered ones.
-    let others: Vec<_> = named.keys().copied().filter(|conv| readable(*conv, user)).collect();
-    periods.extend(listed.into_iter().filter(|period| !named.contains_key(&period.conv)));
-    if !others.is_empty() {
-        periods.extend(node.store.periods_in(user, &others).await?);
+    let others: BTreeSet<_> = periods.iter().map(|period| period.conv).filter(|conv| *conv != own).collect();
+    let others: Vec<_> = others.into_iter().collect();
+    attached.extend(node.feeds.attach(&opened.outbox, &others).await);
+    let mut heads = if others.is_empty() { BTreeMap::new() } else { node.store.heads(&others).await? };
+    for place in &attached[1..] {
+        node.feeds.start(place, heads.get(&place.cell.conv).copied().unwrap_or_default());
     }
-    periods.sort();
-    let named_convs: Vec<_> = named.keys().copied().collect();
-    let heads = node.store.heads(&named_convs).await?;
+    heads.insert(own, settled);
     let (starts, refused) = starts(&periods, named, &heads);
-    let convs: Vec<_> = starts.keys().copied().filter(|conv| *conv != own).collect();
-    attached.extend(node.feeds.attach(&opened.outbox, &convs).await?);
-    // In the order of the starts.
+    // In the order of the starts, without those where nothing is left to be read.
+    attached.retain(|place| starts.contains_key(&place.cell.conv));
     attached.sort_by_key(|place| place.cell.conv);
     opened.session.open(attached, starts, settled);
-    Ok(refused)
-}
-
-/// Whether a user can ever be a member of a conversation, other than of their notices.
-fn readable(conv: ConversationId, user: UserId) -> bool {
-    match conv.parse() {
-        Conversation::Direct(a, b) => a == user || b == user,
-        Conversation::Group(_) => true,
-        Conversation::Notices(_) => false,
-    }
+    Ok((refused, token_known))
 }
 
 /// Opens a session with a token.
@@ -135,9 +123,8 @@ pub async fn open_with_token(
     let _admitted = node.resumes.enter().await?;
     let (who, hash) = check_token(node, token).await?;
     let (user, name) = (who.user, who.name.to_string());
-    let (opened, refused) = open(node, who, hash, named).await?;
-    // A revocation up to here is seen by this look; of a later one the session is told, since it reads the user's notices by now.
-    if !is_valid(node, &hash).await.map_err(|e| store_error(&e))? {
+    let (opened, refused, token_known) = open(node, who, hash, named).await?;
+    if !token_known {
         return Err(ErrorCode::BadToken.into());
     }
     node.metrics.login("token");

@@ -40,6 +40,21 @@ impl Batch {
         self.sends.iter().map(|send| (send.cell.conv, send.from, send.mid)).collect()
     }
 
+    /// Takes out those whose key another one before them has.
+    fn extract_repeated(&mut self) -> Vec<Send> {
+        let twice = |run: &[Send]| {
+            let mut keys: Vec<_> = run.iter().map(|send| (send.from, send.mid)).collect();
+            keys.sort_unstable();
+            keys.windows(2).any(|pair| pair[0] == pair[1])
+        };
+        let mut runs = self.sends.chunk_by(|a, b| a.cell.conv == b.cell.conv);
+        if !runs.any(|run| run.len() > 1 && twice(run)) {
+            return Vec::new();
+        }
+        let mut seen = BTreeSet::new();
+        self.extract(|send| !seen.insert((send.cell.conv, send.from, send.mid)))
+    }
+
     /// Takes out those of which `f` says so, and drops the feeds that are then no longer needed.
     fn extract(&mut self, mut f: impl FnMut(&Send) -> bool) -> Vec<Send> {
         let (out, stay) = std::mem::take(&mut self.sends).into_iter().partition(|send| f(send));
@@ -63,8 +78,7 @@ impl Worker {
     /// Commits messages and answers them. Every one is answered.
     pub(super) async fn commit_sends(&self, mut batch: Batch) {
         // The same message twice in one statement: the second is answered like the retry that it is.
-        let mut seen = BTreeSet::new();
-        let repeated = batch.extract(|send| !seen.insert((send.cell.conv, send.from, send.mid)));
+        let repeated = batch.extract_repeated();
         self.commit_distinct(batch, Progress::default()).await;
         if !repeated.is_empty() {
             Box::pin(self.commit_sends(Batch::new(repeated))).await;

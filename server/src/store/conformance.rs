@@ -98,9 +98,11 @@ async fn tokens(store: &dyn Store) -> Checked {
     let token = store.token(&[3; 32]).await?.expect("it is among the newest");
     assert_eq!((token.user, token.name.as_str(), token.expires_at), (user(1), "Kirito", 200));
     assert_eq!(store.token(&[9; 32]).await?.map(|token| token.user), Some(user(2)), "another user's stay");
+    assert!(store.opening(user(1), &[3; 32], &[]).await?.token_known);
     store.remove_token(&[3; 32]).await?;
     store.remove_token(&[3; 32]).await?;
     assert_eq!(store.token(&[3; 32]).await?, None);
+    assert!(!store.opening(user(1), &[3; 32], &[]).await?.token_known);
 
     assert!(!store.rehash(user(2), "an old hash", "x").await?);
     assert!(store.rehash(user(2), "hash of kir", "it's \\ better").await?);
@@ -262,7 +264,7 @@ async fn friends(store: &dyn Store) -> Checked {
     assert_eq!(store.counts(a).await?.friends, 1);
     let period =
         |delivered, friend| Period { conv, from: Seq(1), until: None, delivered: Seq(delivered), friend };
-    assert_eq!(store.periods(b).await?, [period(0, true)]);
+    assert_eq!(periods(store, b, &[]).await?, [period(0, true)]);
 
     let block = Change {
         entries: vec![NewEntry { body: EntryBody::Blocked, ..message(conv, 2, 4, 51, "") }],
@@ -281,7 +283,7 @@ async fn friends(store: &dyn Store) -> Checked {
     assert_eq!(store.apply(&unfriend).await?, Outcome::Committed);
     assert_eq!(store.friends(a, 0, 10).await?, [], "neither a friend nor blocked");
     assert_eq!(store.friends(b, 0, 10).await?.len(), 1, "blocked");
-    assert_eq!(store.periods(b).await?, [period(0, false)]);
+    assert_eq!(periods(store, b, &[]).await?, [period(0, false)]);
     assert_eq!(store.periods_in(b, &[conv, direct(3, 4), direct(1, 2)]).await?, [period(0, false)]);
     Ok(())
 }
@@ -318,6 +320,10 @@ async fn groups(store: &dyn Store) -> Checked {
         notices[0].body,
         EntryBody::Opened { opened: conv, after: Seq(0), title: "happy game".into() }
     );
+    assert_eq!(
+        Some(store.opening(user(1), &[0; 32], &[]).await?.settled),
+        notices.last().map(|last| last.seq)
+    );
 
     let join = |who: u64, seq: u64, id: u8| Change {
         entries: vec![NewEntry { body: EntryBody::Joined, ..message(conv, seq, who, id, "") }],
@@ -353,14 +359,20 @@ async fn groups(store: &dyn Store) -> Checked {
         delivered: Seq(delivered),
         friend: false,
     };
-    assert_eq!(store.periods(user(2)).await?, [period(2, Some(Seq(4)), 0), period(5, None, 0)]);
+    assert_eq!(periods(store, user(2), &[]).await?, [period(2, Some(Seq(4)), 0), period(5, None, 0)]);
     store.set_delivered(&[(user(2), conv, Seq(4))]).await?;
     assert_eq!(
-        store.periods(user(2)).await?,
+        periods(store, user(2), &[]).await?,
         [period(5, None, 4)],
         "what ended and was delivered is done with"
     );
     assert_eq!(store.periods_in(user(2), &[conv]).await?.len(), 2, "but it can be asked for");
+    let named = [conv, direct(1, 2), ConversationId::notices(user(1))];
+    assert_eq!(
+        periods(store, user(2), &named).await?,
+        [period(2, Some(Seq(4)), 4), period(5, None, 4)],
+        "by a session too, of its user's groups alone"
+    );
 
     let delete = Change {
         entries: vec![NewEntry { body: EntryBody::Deleted, ..message(conv, 6, 1, 64, "") }],
@@ -372,7 +384,7 @@ async fn groups(store: &dyn Store) -> Checked {
     let Rights::Group(rights) = &store.snapshots(&[conv]).await?[0].rights else { panic!("it is a group") };
     assert!(rights.members.is_empty());
     assert_eq!(
-        store.periods(user(3)).await?.last(),
+        periods(store, user(3), &[]).await?.last(),
         Some(&period(3, Some(Seq(6)), 0)),
         "until it was deleted"
     );
@@ -383,13 +395,34 @@ async fn groups(store: &dyn Store) -> Checked {
 }
 
 async fn delivered(store: &dyn Store) -> Checked {
-    let conv = direct(1, 2);
-    assert_eq!(store.delivered(user(1), conv).await?, Seq(0));
-    store.set_delivered(&[(user(1), conv, Seq(2)), (user(2), conv, Seq(1))]).await?;
-    store.set_delivered(&[(user(1), conv, Seq(1))]).await?;
-    assert_eq!(store.delivered(user(1), conv).await?, Seq(2), "it only grows");
-    assert_eq!(store.delivered(user(2), conv).await?, Seq(1));
+    let delivered = async |number| {
+        let notices = ConversationId::notices(user(number));
+        let periods = store.opening(user(number), &[0; 32], &[]).await?.periods;
+        let own = periods.iter().find(|period| period.conv == notices).expect("everyone has notices");
+        assert_eq!((own.from, own.until), (Seq(1), None));
+        Ok::<_, StoreError>(own.delivered)
+    };
+    let (first, second) = (ConversationId::notices(user(1)), ConversationId::notices(user(2)));
+    assert_eq!(delivered(1).await?, Seq(0));
+    store
+        .set_delivered(&[(user(1), first, Seq(2)), (user(2), first, Seq(7)), (user(2), second, Seq(1))])
+        .await?;
+    store.set_delivered(&[(user(1), first, Seq(1))]).await?;
+    assert_eq!(delivered(1).await?, Seq(2), "it only grows");
+    assert_eq!(delivered(2).await?, Seq(1));
     store.set_delivered(&[]).await
+}
+
+/// What a session of the user starts from, but the period in their notices.
+async fn periods(
+    store: &dyn Store,
+    user: UserId,
+    named: &[ConversationId],
+) -> Result<Vec<Period>, StoreError> {
+    let mut periods = store.opening(user, &[0; 32], named).await?.periods;
+    assert!(periods.is_sorted());
+    periods.retain(|period| period.conv != ConversationId::notices(user));
+    Ok(periods)
 }
 
 async fn sweep(store: &dyn Store) -> Checked {

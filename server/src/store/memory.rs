@@ -17,8 +17,8 @@ use protocol::{
 
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
-    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, Reader, RegisterOutcome, Resolved,
-    Result, Snapshot, Store, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, is_locked,
+    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Opening, Outcome, Period, Reader, RegisterOutcome,
+    Resolved, Result, Snapshot, Store, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, is_locked,
     record::affects_rights, renumber, within_bytes,
 };
 use crate::rights::{DirectRights, GroupRights, Rights};
@@ -491,20 +491,23 @@ impl Store for MemoryStore {
         Ok(Advanced { until, heads: heads.into_iter().take(limit).collect(), truncated })
     }
 
-    async fn periods(&self, user: UserId) -> Result<Vec<Period>> {
-        let mut periods = self.state().all_periods(user);
-        periods.retain(|period| period.until.is_none_or(|until| until > period.delivered));
-        Ok(periods)
+    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
+        let state = self.state();
+        let notices = ConversationId::notices(user);
+        let mut periods = state.all_periods(user);
+        periods.retain(|period| {
+            period.until.is_none_or(|until| until > period.delivered) || named.contains(&period.conv)
+        });
+        periods.push(Period::of_notices(user, state.delivered(user, notices)));
+        periods.sort();
+        let (token_known, settled) = (state.tokens.contains_key(token), state.head(notices));
+        Ok(Opening { token_known, settled, periods })
     }
 
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
         let mut periods = self.state().all_periods(user);
         periods.retain(|period| convs.contains(&period.conv));
         Ok(periods)
-    }
-
-    async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq> {
-        Ok(self.state().delivered(user, conv))
     }
 
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {

@@ -246,6 +246,24 @@ pub struct Period {
     pub friend: bool,
 }
 
+impl Period {
+    /// That of a user's own notices.
+    fn of_notices(user: UserId, delivered: Seq) -> Self {
+        Self { conv: ConversationId::notices(user), from: Seq(1), until: None, delivered, friend: false }
+    }
+}
+
+/// What [`Store::opening`] found, in one look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// Whether the token is the user's, expired or not.
+    pub token_known: bool,
+    /// The head of the user's notices: what opened for the user up to there is among the periods.
+    pub settled: Seq,
+    /// The user's periods, ordered: the one in their notices, those not ended, ended ones not yet delivered, and all of the groups named.
+    pub periods: Vec<Period>,
+}
+
 /// An account to be made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewUser {
@@ -525,12 +543,10 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Users in conversations ---
 
-    /// The user's periods in direct conversations and groups, ordered: those not ended, and ended ones not yet delivered.
-    async fn periods(&self, user: UserId) -> Result<Vec<Period>>;
+    /// What a session of the user starts from, all of one moment; with every period in those of the groups that are `named`.
+    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening>;
     /// All of the user's periods in these conversations, ordered.
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>>;
-    /// The user's delivered cursor in a log.
-    async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq>;
     /// Raises delivered cursors; a lower value is without effect.
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()>;
     /// The user's friend list above a number.

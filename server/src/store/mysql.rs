@@ -32,9 +32,10 @@ pub use self::{
 };
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
-    Listener, Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome,
-    Resolved, Result, Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom,
-    row::{self, EntryRow, PeriodRow, conv_keys, entry, id, json, json_keys, period, role},
+    Listener, Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Opening, Outcome, Period,
+    RegisterOutcome, Resolved, Result, Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow,
+    UsersFrom,
+    row::{self, EntryRow, PeriodRow, conv_keys, entry, id, json, json_keys, role},
     within_bytes,
 };
 use crate::rights::Rights;
@@ -340,13 +341,19 @@ impl Store for MySqlStore {
         Ok(Advanced { until, heads, truncated })
     }
 
-    async fn periods(&self, user: UserId) -> Result<Vec<Period>> {
-        let query = query_as(statements::PERIODS).bind(id(user.number())).bind(id(user.number()));
+    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
+        let (number, notices) = (id(user.number()), ConversationId::notices(user).key());
+        let query = query_as(statements::OPENING)
+            .bind(notices)
+            .bind(number)
+            .bind(notices)
+            .bind(token.to_vec())
+            .bind(number)
+            .bind(number)
+            .bind(row::group_numbers(named))
+            .bind(number);
         let rows: Vec<PeriodRow> = self.shared.all(query).await?;
-        let mut periods = rows.into_iter().map(|row| period(user, row)).collect::<Result<Vec<_>>>()?;
-        periods.retain(|p| p.until.is_none_or(|until| until > p.delivered));
-        periods.sort();
-        Ok(periods)
+        row::opening(user, rows)
     }
 
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
@@ -364,15 +371,7 @@ impl Store for MySqlStore {
         }
         let query = query_as(statements::PERIODS_IN).bind(json(&peers)).bind(json(&groups));
         let rows: Vec<PeriodRow> = self.shared.all(query).await?;
-        let mut periods = rows.into_iter().map(|row| period(user, row)).collect::<Result<Vec<_>>>()?;
-        periods.sort();
-        Ok(periods)
-    }
-
-    async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq> {
-        let query = query_as(statements::DELIVERED).bind(id(user.number())).bind(conv.key());
-        let row: Option<(i64,)> = self.shared.optional(query).await?;
-        row.map_or(Ok(Seq::ZERO), |(seq,)| row::seq(seq))
+        row::periods(user, rows)
     }
 
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {

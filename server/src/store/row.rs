@@ -1,9 +1,11 @@
 //! Between the rows of a database and our types; the same for all of them.
 
-use protocol::{ClientMsgId, ConversationId, Entry, GroupId, Seq, UserId, message::Role};
+use protocol::{ClientMsgId, Conversation, ConversationId, Entry, GroupId, Seq, UserId, message::Role};
 use serde::Serialize;
 
-use super::{AccountRecord, Mark, MidKey, Period, Reader, Result, StoreError, UserRow, is_locked, record};
+use super::{
+    AccountRecord, Mark, MidKey, Opening, Period, Reader, Result, StoreError, UserRow, is_locked, record,
+};
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -115,10 +117,7 @@ pub(super) fn entry((key, at_seq, at, from, name, mid, kind, body): EntryRow) ->
     })
 }
 
-pub(super) fn period(
-    owner: UserId,
-    (peer, in_group, from, until, delivered, friend): PeriodRow,
-) -> Result<Period> {
+fn period(owner: UserId, (peer, in_group, from, until, delivered, friend): PeriodRow) -> Result<Period> {
     let conv = match (peer, in_group) {
         (Some(peer), _) => {
             ConversationId::direct(owner, user(peer)?).ok_or_else(|| corrupt("another user", peer))?
@@ -135,6 +134,29 @@ pub(super) fn period(
     })
 }
 
+/// Periods in the order in which they are asked for.
+pub(super) fn periods(owner: UserId, rows: Vec<PeriodRow>) -> Result<Vec<Period>> {
+    let mut periods = rows.into_iter().map(|row| period(owner, row)).collect::<Result<Vec<_>>>()?;
+    periods.sort();
+    Ok(periods)
+}
+
+/// What a session starts from. The row of neither peer nor group is that of the notices: their head as the first entry, their delivered
+/// cursor, and whether the token is known. A period may come twice, as one that is not delivered and as one that was asked for.
+pub(super) fn opening(owner: UserId, rows: Vec<PeriodRow>) -> Result<Opening> {
+    let (own, rows): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|(peer, in_group, ..)| peer.is_none() && in_group.is_none());
+    let [(_, _, head, _, delivered, token_known)] = own[..] else {
+        return Err(StoreError::Corrupt("not one row about the notices".into()));
+    };
+    let own = Period::of_notices(owner, seq(delivered)?);
+    let mut periods = periods(owner, rows)?;
+    periods.push(own);
+    periods.sort();
+    periods.dedup();
+    Ok(Opening { token_known, settled: seq(head)?, periods })
+}
+
 /// JSON for a table function: one bound value for a list of any length.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("numbers and strings have a JSON form")
@@ -142,6 +164,15 @@ pub(super) fn json(value: &impl Serialize) -> String {
 
 pub(super) fn numbers(numbers: &[u64]) -> String {
     json(&numbers)
+}
+
+/// Of the groups among these conversations.
+pub(super) fn group_numbers(convs: &[ConversationId]) -> String {
+    let group = |conv: &ConversationId| match conv.parse() {
+        Conversation::Group(group) => Some(group.number()),
+        _ => None,
+    };
+    json(&convs.iter().filter_map(group).collect::<Vec<_>>())
 }
 
 pub(super) fn conv_keys(convs: &[ConversationId]) -> String {

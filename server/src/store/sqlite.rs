@@ -29,9 +29,10 @@ use thiserror::Error;
 pub use self::backup::{BackupError, backup, restore};
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
-    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
-    Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, record, renumber,
-    row::{self, conv_keys, entry, id, json_keys, period, role},
+    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Opening, Outcome, Period, RegisterOutcome,
+    Resolved, Result, Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, record,
+    renumber,
+    row::{self, conv_keys, entry, id, json_keys, role},
     schema::contraction,
     within_bytes,
 };
@@ -513,13 +514,15 @@ impl Store for SqliteStore {
         Ok(Advanced { until, heads, truncated })
     }
 
-    async fn periods(&self, user: UserId) -> Result<Vec<Period>> {
-        let rows = sqlx::query_as(sql::PERIODS).bind(id(user.number())).fetch_all(&self.readers).await?;
-        let periods = rows.into_iter().map(|row| period(user, row)).collect::<Result<Vec<_>>>()?;
-        let mut periods: Vec<_> =
-            periods.into_iter().filter(|p| p.until.is_none_or(|until| until > p.delivered)).collect();
-        periods.sort();
-        Ok(periods)
+    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
+        let rows = sqlx::query_as(sql::OPENING)
+            .bind(id(user.number()))
+            .bind(ConversationId::notices(user).key())
+            .bind(token.to_vec())
+            .bind(row::group_numbers(named))
+            .fetch_all(&self.readers)
+            .await?;
+        row::opening(user, rows)
     }
 
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
@@ -537,19 +540,7 @@ impl Store for SqliteStore {
             .bind(row::numbers(&groups))
             .fetch_all(&self.readers)
             .await?;
-        let mut periods = rows.into_iter().map(|row| period(user, row)).collect::<Result<Vec<_>>>()?;
-        periods.sort();
-        Ok(periods)
-    }
-
-    async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq> {
-        let row: Option<(i64,)> =
-            sqlx::query_as("select seq from delivered where user_id = ? and conversation = ?")
-                .bind(id(user.number()))
-                .bind(conv.key())
-                .fetch_optional(&self.readers)
-                .await?;
-        row.map_or(Ok(Seq::ZERO), |(seq,)| row::seq(seq))
+        row::periods(user, rows)
     }
 
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {

@@ -15,9 +15,10 @@ use protocol::{
 };
 use serde_json::json;
 use server::store::{
-    AccountRecord, Advanced, Change, Counts, Erased, Expired, FriendRow, GroupOutcome, KnownGroup, Listener,
-    Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
-    Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, memory::MemoryStore,
+    AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
+    Listener, Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Opening, Outcome, Period,
+    RegisterOutcome, Resolved, Result, Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow,
+    UsersFrom, memory::MemoryStore,
 };
 
 use tokio::sync::Notify;
@@ -34,12 +35,14 @@ pub(crate) struct Faulty {
     /// A registration is said to have failed, and takes effect as soon as somebody has looked for it in vain.
     late: AtomicBool,
     registering: Mutex<Option<NewUser>>,
+    /// This takes effect as soon as somebody has looked for a message id.
+    changing: Mutex<Option<Change>>,
     /// Nothing works.
     pub(crate) away: AtomicBool,
     /// A node that is nearer: before every append, user 2 has just written to group 1 there.
     rival: AtomicBool,
     /// A list of periods, once read, is held back until it is released.
-    hold_periods: AtomicBool,
+    hold_opening: AtomicBool,
     holding: Notify,
     release: Notify,
 }
@@ -163,7 +166,12 @@ impl Store for Faulty {
     }
     async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved> {
         self.check()?;
-        self.inner().resolve(keys, convs).await
+        let found = self.inner().resolve(keys, convs).await;
+        let late = self.changing.lock().unwrap().take();
+        if let Some(change) = late {
+            assert_eq!(self.inner().apply(&change).await?, Outcome::Committed);
+        }
+        found
     }
     async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>> {
         self.check()?;
@@ -202,22 +210,18 @@ impl Store for Faulty {
         self.check()?;
         self.inner().advanced(since, limit).await
     }
-    async fn periods(&self, user: UserId) -> Result<Vec<Period>> {
+    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
         self.check()?;
-        let periods = self.inner().periods(user).await;
-        if self.hold_periods.swap(false, Ordering::Relaxed) {
+        let opening = self.inner().opening(user, token, named).await;
+        if self.hold_opening.swap(false, Ordering::Relaxed) {
             self.holding.notify_one();
             self.release.notified().await;
         }
-        periods
+        opening
     }
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
         self.check()?;
         self.inner().periods_in(user, convs).await
-    }
-    async fn delivered(&self, user: UserId, conv: ConversationId) -> Result<Seq> {
-        self.check()?;
-        self.inner().delivered(user, conv).await
     }
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {
         self.check()?;
@@ -331,6 +335,25 @@ async fn a_registration_that_is_late_is_not_refused() {
     assert_eq!(wire.error(register(&other)).await, "name_taken");
 }
 
+/// Likewise a change of a password, between the look for its message id and the one at the old password.
+#[tokio::test]
+async fn a_change_of_a_password_that_is_late_is_not_refused() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let ((_, mut alice), _bob) = node.friends().await;
+    let user = UserId::new(1).unwrap();
+    let (conv, mid) = (ConversationId::notices(user), mid());
+    let seq = store.heads(&[conv]).await.unwrap()[&conv].next();
+    let from_bob = store.account(&Account::Number(UserId::new(2).unwrap())).await.unwrap().unwrap();
+    let body = EntryBody::PasswordChanged;
+    *store.changing.lock().unwrap() = Some(Change {
+        entries: vec![NewEntry { conv, seq, from: user, mid: mid.parse().unwrap(), at: 0, body }],
+        effects: vec![Effect::SetPassword { user, hash: from_bob.password_hash, keep: None }],
+    });
+    let passwd = json!({"op": "passwd", "mid": mid, "old": "alice", "new": "bob"});
+    assert_eq!(alice.ok(passwd).await["seq"], seq.0);
+}
+
 /// The store is away: errors are indefinite, nothing ends, and when it is back all goes on by itself.
 #[tokio::test]
 async fn a_store_that_is_away_comes_back() {
@@ -402,7 +425,7 @@ async fn what_opens_in_the_middle_of_a_login_is_not_missed() {
     let node = TestNode::alone(store.clone()).await;
     let ((_, mut alice), (_, mut bob)) = node.friends().await;
     alice.ok(json!({"op": "create_group", "mid": mid(), "name": "x", "description": ""})).await;
-    store.hold_periods.store(true, Ordering::Relaxed);
+    store.hold_opening.store(true, Ordering::Relaxed);
     let mut second = node.connect().await;
     let login = second.ask(json!({"op": "login", "account": "bob", "password": "bob"})).await;
     store.holding.notified().await;

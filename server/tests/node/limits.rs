@@ -211,8 +211,8 @@ async fn a_drain_answers_and_says_goodbye() {
     let conv = "d1-2".parse().unwrap();
     let head = store.heads(&[conv]).await.unwrap()[&conv].0 as usize;
     assert!(answered + 2 >= head, "{answered} of {} answered, head {head}", asked.len());
-    let delivered = store.delivered(protocol::UserId::new(2).unwrap(), conv).await.unwrap();
-    assert_eq!(delivered.0, 1, "cursors were written");
+    let periods = store.periods_in(protocol::UserId::new(2).unwrap(), &[conv]).await.unwrap();
+    assert_eq!(periods[0].delivered.0, 1, "cursors were written");
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 

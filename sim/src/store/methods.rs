@@ -11,8 +11,8 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use server::store::{
     AccountRecord, Advanced, Change, Counts, Erased, Expired, FriendRow, GroupOutcome, KnownGroup, Mark,
-    MemberRow, MidKey, NewEntry, NewGroup, NewUser, Outcome, Period, RegisterOutcome, Resolved, Result,
-    Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom,
+    MemberRow, MidKey, NewEntry, NewGroup, NewUser, Opening, Outcome, Period, RegisterOutcome, Resolved,
+    Result, Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom,
 };
 
 use super::client::RemoteStore;
@@ -117,9 +117,8 @@ methods! {
     Read entries_before(conv: [] ConversationId, from: [] Seq, before: [] Seq, limit: [] usize, bytes_max: [] usize) -> Vec<Entry>;
     Read now() -> UnixMillis;
     Read advanced(since: [] UnixMillis, limit: [] usize) -> Advanced;
-    Read periods(user: [] UserId) -> Vec<Period>;
+    Read opening(user: [] UserId, token: [&] TokenHash, named: [&] [ConversationId]) -> Opening;
     Read periods_in(user: [] UserId, convs: [&] [ConversationId]) -> Vec<Period>;
-    Read delivered(user: [] UserId, conv: [] ConversationId) -> Seq;
     Insist set_delivered(cursors: [&] [(UserId, ConversationId, Seq)]) -> (), or in_the_way();
     Read friends(user: [] UserId, after: [] u64, limit: [] usize) -> Vec<FriendRow>;
     Read groups(user: [] UserId, after: [] u64, limit: [] usize) -> Vec<GroupInfo>;

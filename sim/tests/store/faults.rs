@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use protocol::{Clock as _, Entry, EntryBody, Seq};
+use protocol::{Clock as _, ConversationId, Entry, EntryBody, Seq};
 use server::store::{GroupOutcome, NewEntry, NewGroup, Outcome, RegisterOutcome, Result, Store, StoreError};
 use sim::store::{Faults, Limits, Met};
 use tokio::time::{Instant, sleep, timeout};
@@ -63,7 +63,8 @@ async fn what_may_have_happened_is_not_repeated() {
     let before = world.database.met().requests;
     world.set(Faults { commit_unknown: ALWAYS, ..Faults::default() });
     unavailable(store.append(&[message(1, 1)]).await);
-    unavailable(store.set_delivered(&[(user(1), conv(), Seq(1))]).await);
+    let notices = ConversationId::notices(user(1));
+    unavailable(store.set_delivered(&[(user(1), notices, Seq(1))]).await);
     assert_eq!(world.database.met().requests - before, 2);
 }
 
@@ -195,7 +196,7 @@ async fn reads_fail() {
     let store = world.store(Limits::default());
     world.set(Faults { read_error: ALWAYS, ..Faults::default() });
     unavailable(store.heads(&[conv()]).await);
-    unavailable(store.periods(user(1)).await);
+    unavailable(store.opening(user(1), &[1; 32], &[]).await);
     assert_eq!(store.append(&[message(1, 1)]).await.unwrap(), Outcome::Committed, "writes do not");
     world.set(Faults::default());
     assert_eq!(head(&store).await, Seq(1));
@@ -228,7 +229,7 @@ async fn victims_of_deadlocks_have_written_nothing() {
     assert_eq!(world.database.met().deadlocks - before, 3, "tried again, since order does not matter");
     world.set(Faults::default());
     assert_eq!(head(&store).await, Seq::ZERO);
-    assert_eq!(store.delivered(user(1), conv()).await.unwrap(), Seq::ZERO);
+    assert_eq!(store.opening(user(1), &[1; 32], &[]).await.unwrap().periods[0].delivered, Seq::ZERO);
     assert_eq!(store.registered_with(mid(3)).await.unwrap(), None);
 }
 

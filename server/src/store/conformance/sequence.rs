@@ -179,7 +179,7 @@ async fn state(store: &dyn Store) -> Result<Vec<String>> {
     state.push(format!("{:?}", store.snapshots(&convs).await?));
     for number in 0..5 {
         let user = user(number);
-        state.push(format!("{:?}", store.periods(user).await?));
+        state.push(format!("{:?}", store.opening(user, &[0; 32], &convs[..3]).await?));
         state.push(format!("{:?}", store.periods_in(user, &convs[..7]).await?));
         state.push(format!("{:?}", store.friends(user, 1, 3).await?));
         state.push(format!("{:?}", store.groups(user, 0, 2).await?));
@@ -339,7 +339,7 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
         }
         Operation::Deliver { a, conv: number, seq } => {
             store.set_delivered(&[(user(a), conv(number), Seq(u64::from(seq)))]).await?;
-            Ok(format!("{:?}", store.delivered(user(a), conv(number)).await?))
+            Ok(format!("{:?}", store.opening(user(a), &[0; 32], &[]).await?))
         }
         Operation::Page { conv: number, seq, limit, bytes } => {
             page(store, conv(number), seq, limit, bytes).await

@@ -84,8 +84,13 @@ pub(super) const ADVANCED: &str = "\
         where committed_at >= from_unixtime(? / 1000) order by committed_at limit ?) r \
     group by r.conversation limit ?)";
 
-/// All periods of a user but ended ones that were delivered (of these some, for the caller to leave out).
-pub(super) const PERIODS: &str = "\
+/// What a session starts from: the user's notices, friends, groups, and groups that the client named.
+pub(super) const OPENING: &str = "\
+    select null, null, coalesce((select h.seq from entry h force index (primary) where h.conversation = ? \
+        order by h.conversation desc, h.seq desc limit 1), 0), null, \
+        coalesce((select seq from delivered where user_id = ? and conversation = ?), 0), \
+        exists(select 1 from token where hash = ?) \
+    union all \
     select f.peer_id, null, f.after_seq + 1, null, coalesce(d.seq, 0), f.friend from friend f \
     left join delivered d on d.user_id = f.user_id and d.conversation = cast( \
         (1 << 62) | (least(f.user_id, f.peer_id) << 31) | greatest(f.user_id, f.peer_id) as signed) \
@@ -93,7 +98,12 @@ pub(super) const PERIODS: &str = "\
     union all \
     select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0 from membership m \
     left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed) \
-    where m.user_id = ? and (m.until_seq is null or m.until_seq > coalesce(d.seq, 0))";
+    where m.user_id = ? and (m.until_seq is null or m.until_seq > coalesce(d.seq, 0)) \
+    union all \
+    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0 \
+    from json_table(?, '$[*]' columns (number bigint path '$')) k \
+    straight_join membership m on m.user_id = ? and m.group_id = k.number \
+    left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed)";
 
 /// All periods of a user with these peers and in these groups.
 pub(super) const PERIODS_IN: &str = "\
@@ -107,8 +117,6 @@ pub(super) const PERIODS_IN: &str = "\
     from json_table(?, '$[*]' columns (owner bigint path '$[0]', number bigint path '$[1]')) k \
     straight_join membership m on m.user_id = k.owner and m.group_id = k.number \
     left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed)";
-
-pub(super) const DELIVERED: &str = "select seq from delivered where user_id = ? and conversation = ?";
 
 pub(super) const FRIENDS: &str = "\
     select f.peer_id, u.name, f.friend, f.blocked from friend f straight_join user u on u.id = f.peer_id \
