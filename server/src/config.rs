@@ -393,8 +393,8 @@ impl FromStr for Database {
             path if path.len() < url.len() && !path.trim_start_matches('/').is_empty() => {
                 Ok(Self::Sqlite(path.strip_prefix("//").unwrap_or(path).into()))
             }
-            // What follows the scheme may hold a password.
-            _ => Err(ConfigError::Database(url.split_once("//").map_or(url, |(scheme, _)| scheme).into())),
+            // What follows the scheme may hold a password, also if it is no URL.
+            _ => Err(ConfigError::Database(url.split_once(':').map_or(url, |(scheme, _)| scheme).into())),
         }
     }
 }
