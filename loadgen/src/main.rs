@@ -10,7 +10,11 @@ use loadgen::{
     hostile,
     load::{self, Accounts, Options, PrepareOptions},
 };
+use mimalloc::MiMalloc;
 use protocol::clock::SystemEntropy;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// File descriptors kept for what is not a connection.
 const FILES_RESERVED: u64 = 64;

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use mimalloc::MiMalloc;
 use protocol::{
     Clock as _, Entropy, Net as _, Tcp,
     clock::{SystemClock, SystemEntropy},
@@ -41,6 +42,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// File descriptors kept for what is not a connection.
 const FILES_RESERVED: u64 = 64;
