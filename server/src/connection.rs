@@ -507,7 +507,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // Who asked may have gone.
             let _ = inquiry.answer.send(opened.session.standing(inquiry.conv));
         }
-        for user in letters.presence {
+        // Nothing follows the word that closes.
+        for user in letters.presence.into_iter().filter(|_| self.closing.is_none()) {
             let state = self.node.registry.presence(user);
             write_push(&mut self.out, &Push::Presence { user, state });
         }
@@ -568,6 +569,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn finish_work(&mut self, work: Work) {
         let State::Session(opened) = &mut self.state else { return };
+        if self.closing.is_some() {
+            return;
+        }
         match work {
             Work::Page(conv, Ok(lines)) => opened.session.page(conv, &lines, &mut self.out),
             Work::Page(conv, Err(error)) => {

@@ -57,7 +57,9 @@ fn header_length(bytes: &[u8]) -> Result<Option<usize>, ProxyError> {
     }
     let line = &bytes[..bytes.len().min(V1_BYTES_MAX)];
     match memchr::memchr(b'\n', line) {
-        Some(end) => Ok(Some(end + 1)),
+        // The library takes some lines that end otherwise.
+        Some(end) if line[..end].ends_with(b"\r") => Ok(Some(end + 1)),
+        Some(_) => Err(ProxyError::Malformed),
         None if bytes.len() >= V1_BYTES_MAX || !b"PROXY ".starts_with(&line[..line.len().min(6)]) => {
             Err(ProxyError::Malformed)
         }
@@ -146,6 +148,7 @@ mod tests {
         check(b"", Err("ended within the PROXY header"));
         check(b"PROX", Err("ended within the PROXY header"));
         check(b"{\"id\":1,\"op\":\"ping\"}\n", Err("not a PROXY header"));
+        check(b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 8000\n", Err("not a PROXY header"));
         check(b"PROXY TCP4 nonsense\r\n", Err("not a PROXY header"));
         check(b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 99999\r\n", Err("not a PROXY header"));
         check(&[b'P'; 200], Err("not a PROXY header"));
