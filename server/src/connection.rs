@@ -4,15 +4,17 @@
 //! and not waited for; any other command runs to its end before the next line is looked at. Replies and pushes are gathered
 //! into one buffer, which is refilled when the socket has taken it: so what a slow reader does not take is never made.
 
+mod ending;
 mod io;
 mod proxy;
 mod requests;
 mod transport;
+mod work;
 
 use std::{collections::VecDeque, future::poll_fn, net::IpAddr, sync::Arc, task::Poll, time::Duration};
 
 use protocol::{
-    ConversationId, ErrorBody, ErrorCode, LineDecoder, Push, Request, RequestId, Token,
+    ErrorBody, ErrorCode, LineDecoder, Push, Request, RequestId, Token,
     message::{ClosingCode, Cursors, PROTOCOL_VERSION, ParseRequestError, write_error, write_push},
 };
 use tokio::{
@@ -24,14 +26,14 @@ use tracing::{Instrument as _, Span, debug, debug_span, warn};
 #[cfg(any(test, fuzzing))]
 pub use self::proxy::fuzz as proxy_fuzz;
 use self::{
+    ending::{Closing, Stuck},
     io::{Socket, exchange},
     transport::Transport,
+    work::Work,
 };
 use crate::{
     backlog::Share,
     commands::{self, Effect, Opened, Reply},
-    feed::Line,
-    feeds::Attached,
     listener::refuse,
     metrics::Metrics,
     node::{Node, NodeConfig},
@@ -74,12 +76,6 @@ enum Event {
     Letters,
     Crowded,
     Timer,
-}
-
-/// What was done for the session in the background.
-enum Work {
-    Page(ConversationId, store::Result<Vec<Arc<Line>>>),
-    Attached(ConversationId, protocol::Seq, store::Result<Attached>),
 }
 
 /// Who is at the other end.
@@ -139,21 +135,6 @@ struct Connection<S> {
 
 /// A request with its id, or what is wrong with the line.
 type Parsed = Result<(Option<RequestId>, Request), ParseRequestError>;
-
-/// Something waits for a socket.
-struct Stuck {
-    since: Instant,
-    /// How much had been taken then.
-    taken: usize,
-}
-
-/// How a connection ends.
-struct Closing {
-    code: ClosingCode,
-    reconnect_after: Option<Duration>,
-    /// Whether the `closing` push was written.
-    said: bool,
-}
 
 /// Serves a connection to its end.
 ///
@@ -542,184 +523,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let State::Session(opened) = &self.state {
             opened.outbox.set_unwritten(self.out.len());
         }
-    }
-
-    /// Starts what the session needs next, one thing at a time.
-    fn start_work(&mut self) {
-        let State::Session(opened) = &self.state else { return };
-        let full = self.out.len() - self.out_taken > self.node.config.sizes.outbox_bytes;
-        if self.work.is_some() || self.closing.is_some() || full {
-            return;
-        }
-        let Some(need) = self.needs.pop_front() else { return };
-        let feeds = Arc::clone(&self.node.feeds);
-        self.work = match need {
-            Need::Page { conv, after } => {
-                Some(in_background(async move { Work::Page(conv, feeds.page(conv, after).await) }))
-            }
-            Need::Attach { conv, after } => {
-                let outbox = Arc::clone(&opened.outbox);
-                Some(in_background(
-                    async move { Work::Attached(conv, after, feeds.open(&outbox, conv).await) },
-                ))
-            }
-            Need::Watch(_) | Need::Unwatch(_) => None,
-        };
-    }
-
-    fn finish_work(&mut self, work: Work) {
-        let State::Session(opened) = &mut self.state else { return };
-        if self.closing.is_some() {
-            return;
-        }
-        match work {
-            Work::Page(conv, Ok(lines)) => opened.session.page(conv, &lines, &mut self.out),
-            Work::Page(conv, Err(error)) => {
-                debug!(%error, "a page could not be read");
-                let (after, pause) = (opened.session.cursor(conv), self.node.config.sweep_interval / 4);
-                let feeds = Arc::clone(&self.node.feeds);
-                self.work = Some(in_background(async move {
-                    tokio::time::sleep(pause).await;
-                    Work::Page(conv, feeds.page(conv, after).await)
-                }));
-            }
-            Work::Attached(_, after, Ok(place)) => opened.session.add(place, after),
-            Work::Attached(conv, after, Err(error)) => {
-                debug!(%error, "a conversation could not be opened");
-                let (outbox, pause) = (Arc::clone(&opened.outbox), self.node.config.sweep_interval / 4);
-                let feeds = Arc::clone(&self.node.feeds);
-                self.work = Some(in_background(async move {
-                    tokio::time::sleep(pause).await;
-                    Work::Attached(conv, after, feeds.open(&outbox, conv).await)
-                }));
-            }
-        }
-    }
-
-    fn finish_check(&mut self, valid: store::Result<bool>) {
-        let State::Session(opened) = &self.state else { return };
-        match valid {
-            Ok(true) => {}
-            Ok(false) => self.close(ClosingCode::Revoked, None),
-            Err(error) => {
-                debug!(%error, "a token could not be checked");
-                let (node, token) = (Arc::clone(&self.node), opened.token);
-                let pause = self.node.config.sweep_interval / 4;
-                self.check = Some(in_background(async move {
-                    tokio::time::sleep(pause).await;
-                    commands::is_valid(&node, &token).await
-                }));
-            }
-        }
-    }
-
-    // --- Writing and ending ---
-
-    /// Whether the socket has all that there is to say.
-    fn all_written(&self) -> bool {
-        self.flushed && self.out_taken == self.out.len()
-    }
-
-    fn wrote(&mut self) {
-        self.stuck = None;
-        if self.all_written() {
-            // An idle connection holds no buffer.
-            self.out = Vec::new();
-            self.out_taken = 0;
-        } else {
-            // Bytes that come one by one are no better than none.
-            let config = &self.node.config;
-            let enough = config.reading_rate_min as f64 * config.write_timeout.as_secs_f64();
-            if self.stuck.as_ref().is_some_and(|stuck| (self.out_taken - stuck.taken) as f64 >= enough) {
-                self.stuck = None;
-            }
-            let taken = self.out_taken;
-            self.stuck.get_or_insert_with(|| Box::new(Stuck { since: Instant::now(), taken }));
-        }
-    }
-
-    fn close(&mut self, code: ClosingCode, reconnect_after: Option<Duration>) {
-        if self.closing.is_none() {
-            self.node.metrics.closing(code);
-            self.closing = Some(Box::new(Closing { code, reconnect_after, said: false }));
-        }
-    }
-
-    /// Whether everything was said. Says the last word when all else is.
-    fn is_over(&mut self) -> bool {
-        let answered = self.in_flight == 0 && self.command.is_none();
-        let (parked, written) = (self.parked.is_some(), self.all_written());
-        let Some(closing) = &mut self.closing else {
-            // A client that only stopped sending gets what it asked for.
-            let idle = answered && !parked && written;
-            let quiet = match &mut self.state {
-                State::Session(opened) => {
-                    opened.session.is_idle() && self.work.is_none() && self.needs.is_empty()
-                }
-                _ => true,
-            };
-            return self.eof && idle && quiet;
-        };
-        if answered && !closing.said {
-            closing.said = true;
-            let pause = closing.reconnect_after.map(|pause| pause.as_millis() as u64);
-            write_push(&mut self.out, &Push::Closing { code: closing.code, reconnect_after_ms: pause });
-        }
-        let said = closing.said;
-        said && self.all_written()
-    }
-
-    /// When the client counts as gone. If that is in doubt, it has until its next line is due, and for a while more.
-    fn gone_at(&self) -> Instant {
-        let idle = self.node.config.limits.idle_timeout();
-        let silent = self.heard + idle;
-        let due = |probed: Instant| probed.max(self.heard + idle / 3) + idle / 6;
-        self.probed.map_or(silent, |probed| silent.min(due(probed)))
-    }
-
-    /// When to look at the clock next.
-    fn deadline(&self) -> Instant {
-        let config = &self.node.config;
-        let idle = self.gone_at();
-        let login = match self.state {
-            State::Session(_) => idle,
-            // What a client has asked for in time is carried out.
-            _ if self.command.is_some() => idle,
-            _ => self.started + config.login_timeout,
-        };
-        let half = Instant::now() + config.write_timeout / 2;
-        // A deadline that has passed and had its effect must not be met again at once.
-        let next = if self.closing.is_some() { half } else { idle.min(login).min(half) };
-        self.paused.map_or(next, |until| until.min(next))
-    }
-
-    /// Who does not read is told nothing, but counted.
-    fn cut_off(&self, why: &str) -> String {
-        self.node.metrics.closing(ClosingCode::SlowReader);
-        why.into()
-    }
-
-    /// Looks at the clock; returns why the connection ends, if it does at once.
-    fn tick(&mut self) -> Option<String> {
-        let (config, now) = (&self.node.config, Instant::now());
-        let write_timeout = config.write_timeout;
-        self.paused = self.paused.filter(|until| now < *until);
-        if !self.all_written() {
-            let taken = self.out_taken;
-            let stuck = self.stuck.get_or_insert_with(|| Box::new(Stuck { since: now, taken }));
-            if now.duration_since(stuck.since) >= write_timeout {
-                return Some(self.cut_off("the client does not read"));
-            }
-        }
-        if now >= self.gone_at() {
-            self.close(ClosingCode::Idle, None);
-        } else if now.duration_since(self.started) >= config.login_timeout
-            && !matches!(self.state, State::Session(_))
-            && self.command.is_none()
-        {
-            self.close(ClosingCode::LoginTimeout, None);
-        }
-        None
     }
 }
 
