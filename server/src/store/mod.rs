@@ -256,7 +256,7 @@ impl Period {
 /// What [`Store::opening`] found, in one look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
-    /// Whether the token is the user's, expired or not.
+    /// Whether the token is known, expired or not.
     pub token_known: bool,
     /// The head of the user's notices: what opened for the user up to there is among the periods.
     pub settled: Seq,

@@ -41,7 +41,7 @@ pub(crate) struct Faulty {
     pub(crate) away: AtomicBool,
     /// A node that is nearer: before every append, user 2 has just written to group 1 there.
     rival: AtomicBool,
-    /// A list of periods, once read, is held back until it is released.
+    /// What a session starts from, once read, is held back until it is released.
     hold_opening: AtomicBool,
     holding: Notify,
     release: Notify,

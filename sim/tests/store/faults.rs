@@ -63,8 +63,7 @@ async fn what_may_have_happened_is_not_repeated() {
     let before = world.database.met().requests;
     world.set(Faults { commit_unknown: ALWAYS, ..Faults::default() });
     unavailable(store.append(&[message(1, 1)]).await);
-    let notices = ConversationId::notices(user(1));
-    unavailable(store.set_delivered(&[(user(1), notices, Seq(1))]).await);
+    unavailable(store.set_delivered(&[(user(1), conv(), Seq(1))]).await);
     assert_eq!(world.database.met().requests - before, 2);
 }
 
@@ -225,7 +224,8 @@ async fn victims_of_deadlocks_have_written_nothing() {
     assert_eq!(store.register(&new).await.unwrap(), RegisterOutcome::Conflict);
     unavailable(store.remove_token(&[1; 32]).await);
     let before = world.database.met().deadlocks;
-    unavailable(store.set_delivered(&[(user(1), conv(), Seq(1))]).await);
+    let notices = ConversationId::notices(user(1));
+    unavailable(store.set_delivered(&[(user(1), notices, Seq(1))]).await);
     assert_eq!(world.database.met().deadlocks - before, 3, "tried again, since order does not matter");
     world.set(Faults::default());
     assert_eq!(head(&store).await, Seq::ZERO);
