@@ -7,8 +7,13 @@ use std::{future::Future, io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
 };
+
+/// How many connections wait in the system's queue until they are accepted; Linux takes `net.core.somaxconn` where that is less. When a
+/// node dies, all who were on it come to the others at once: whom the queue has no room for hears nothing, and a balancer that hears
+/// nothing from three of them believes the node dead as well.
+const LISTEN_QUEUE: u32 = 4096;
 
 /// A way to listen and to dial.
 pub trait Net: Clone + Send + Sync + 'static {
@@ -42,7 +47,14 @@ impl Net for Tcp {
     type Stream = TcpStream;
 
     async fn bind(&self, addr: &str) -> io::Result<TcpListener> {
-        TcpListener::bind(addr).await
+        let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "no address");
+        for addr in lookup_host(addr).await? {
+            match listen(addr) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     fn local_addr(&self, on: &TcpListener) -> io::Result<SocketAddr> {
@@ -59,5 +71,43 @@ impl Net for Tcp {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A node that starts again does not wait for its last connections to be forgotten. Elsewhere than on Unix the option has another meaning.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(LISTEN_QUEUE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// All sessions of a dead node, before the first of them is accepted.
+    #[tokio::test]
+    async fn a_burst_of_connections_waits_to_be_accepted() {
+        let listener = Tcp.bind("127.0.0.1:0").await.unwrap();
+        let addr = Tcp.local_addr(&listener).unwrap().to_string();
+        let mut waiting = Vec::new();
+        for number in 0..400 {
+            let connected = tokio::time::timeout(Duration::from_secs(30), Tcp.connect(&addr)).await;
+            waiting.push(connected.unwrap_or_else(|_| panic!("there is no room for connection {number}")).unwrap());
+        }
+        for _ in &waiting {
+            Tcp.accept(&listener).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_is_not_bound() {
+        for addr in ["127.0.0.1", "127.0.0.1:port", "203.0.113.1:0", ""] {
+            assert!(Tcp.bind(addr).await.is_err(), "{addr}");
+        }
     }
 }
