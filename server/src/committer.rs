@@ -1,15 +1,20 @@
-//! The committer: everything that a node writes to logs goes through it, one statement at a time.
+//! The committer: everything that a node writes to logs goes through it, to each conversation one thing at a time.
 //!
-//! Group commit without added delay: what arrives while a statement is under way is the next batch. Since a node has one append in flight, a
-//! session's messages to a conversation keep their order, and no number is given out twice.
+//! - `dispatch`: what is next. Messages to all conversations are one statement after the other; changes of rights are a few at once beside
+//!   them, since each takes several looks at the store.
+//! - `sends`: messages; `acts`: changes of rights; `recent`: what was committed lately
+//!
+//! Group commit without added delay: what arrives while a statement is under way is the next batch. A conversation has one write in flight, so
+//! a session's messages to it keep their order, and no number is given out twice.
 //! What makes it safe between nodes is the store's key (DESIGN, numbering and conflicts).
 
 mod acts;
+mod dispatch;
 mod recent;
 mod sends;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -27,12 +32,12 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use self::{recent::Recent, sends::Batch};
+pub use self::dispatch::Dispatcher;
+use self::recent::Recent;
 use crate::{
     feed::FeedCell,
     feeds::Feeds,
     metrics::Metrics,
-    node::NodeConfig,
     outbox::{Outbox, Wakes},
     relay::Relay,
     rights::Act,
@@ -40,12 +45,10 @@ use crate::{
     store::{MidKey, NewEntry, Resolved, Store, StoreError},
 };
 
-/// Requests waiting to be committed. When it is full, the request is refused as `overloaded`.
+/// Requests that are not committed yet. When there are as many, a request is refused as `overloaded`.
 pub const QUEUE_MAX: usize = 16_384;
-/// Bytes of text waiting to be committed; likewise.
+/// Bytes of their texts; likewise.
 pub const QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Bytes of a message in its statement, at most, beside its text.
-const ROW_BYTES: usize = 128;
 /// Conflicts of one batch or act after which it is refused as `overloaded`.
 const CONFLICTS_MAX: u32 = 16;
 /// How often others may write to a conversation in between before it leaves the batch: once is a lost hint, twice is a contest.
@@ -126,6 +129,15 @@ impl Job {
             _ => 0,
         }
     }
+
+    /// Where to, if it is there already.
+    fn conv(&self) -> Option<ConversationId> {
+        match self {
+            Self::Send(send) => Some(send.cell.conv),
+            Self::Act(job) => Some(job.cell.conv),
+            Self::Group(_) => None,
+        }
+    }
 }
 
 /// Bounds that the committer checks.
@@ -139,19 +151,47 @@ pub struct Bounds {
     pub friends_per_user_max: u64,
 }
 
+/// What is to be committed, in numbers.
+#[derive(Debug, Default)]
+struct Pending {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Pending {
+    /// Counts a job.
+    ///
+    /// # Errors
+    /// `overloaded`, and it is not counted, if there is too much.
+    fn add(&self, job: &Job) -> Result<(), ErrorCode> {
+        let bytes = job.bytes();
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if requests > QUEUE_MAX || all > QUEUE_BYTES_MAX {
+            self.remove(1, bytes);
+            return Err(ErrorCode::Overloaded);
+        }
+        Ok(())
+    }
+
+    fn remove(&self, requests: usize, bytes: usize) {
+        self.requests.fetch_sub(requests, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// The way to the committer.
 #[derive(Debug, Clone)]
 pub struct Committer {
     queue: mpsc::Sender<Job>,
-    bytes: Arc<AtomicUsize>,
+    pending: Arc<Pending>,
     recent: Arc<Recent>,
 }
 
 impl Committer {
-    /// Requests and bytes of text that wait.
+    /// Requests that are not committed yet, and bytes of their texts.
     pub fn waiting(&self) -> (usize, usize) {
-        let requests = self.queue.max_capacity() - self.queue.capacity();
-        (requests, self.bytes.load(Ordering::Relaxed))
+        (self.pending.requests.load(Ordering::Relaxed), self.pending.bytes.load(Ordering::Relaxed))
     }
 
     /// Whether this node is known to have committed an entry: it remembers the latest.
@@ -164,25 +204,20 @@ impl Committer {
     /// # Errors
     /// `overloaded` if too much is queued; `going_away` if the committer has ended.
     pub fn submit(&self, job: Job) -> Result<(), ErrorCode> {
-        let bytes = job.bytes();
-        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(ErrorCode::Overloaded);
-        }
+        self.pending.add(&job)?;
         self.queue.try_send(job).map_err(|error| {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            match error {
-                mpsc::error::TrySendError::Full(_) => ErrorCode::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => ErrorCode::GoingAway,
-            }
+            let (code, job) = match error {
+                mpsc::error::TrySendError::Full(job) => (ErrorCode::Overloaded, job),
+                mpsc::error::TrySendError::Closed(job) => (ErrorCode::GoingAway, job),
+            };
+            self.pending.remove(1, job.bytes());
+            code
         })
     }
 }
 
-/// The committer's task.
-pub struct Worker {
-    queue: mpsc::Receiver<Job>,
-    bytes: Arc<AtomicUsize>,
+/// What writes to the store, and says what was written.
+struct Worker {
     store: Arc<dyn Store>,
     feeds: Arc<Feeds>,
     relay: Arc<dyn Relay>,
@@ -192,105 +227,9 @@ pub struct Worker {
     bounds: Bounds,
     sizes: Sizes,
     recent: Arc<Recent>,
-    backlog: VecDeque<Job>,
 }
 
 impl Worker {
-    /// A committer, and the way to it.
-    pub fn new(
-        store: Arc<dyn Store>,
-        feeds: Arc<Feeds>,
-        relay: Arc<dyn Relay>,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-        metrics: Arc<Metrics>,
-        config: &NodeConfig,
-    ) -> (Committer, Self) {
-        let NodeConfig { bounds, sizes, .. } = *config;
-        let (sender, queue) = mpsc::channel(QUEUE_MAX);
-        let bytes = Arc::<AtomicUsize>::default();
-        let recent = Arc::<Recent>::default();
-        let committer = Committer { queue: sender, bytes: Arc::clone(&bytes), recent: Arc::clone(&recent) };
-        let backlog = VecDeque::new();
-        (
-            committer,
-            Self {
-                queue,
-                bytes,
-                store,
-                feeds,
-                relay,
-                clock,
-                entropy,
-                metrics,
-                bounds,
-                sizes,
-                recent,
-                backlog,
-            },
-        )
-    }
-
-    /// Works until every [`Committer`] is gone and what they queued is done.
-    pub async fn run(mut self) {
-        let mut arrived = Vec::with_capacity(self.sizes.batch_max);
-        loop {
-            if self.backlog.is_empty() {
-                if self.queue.recv_many(&mut arrived, self.sizes.batch_max).await == 0 {
-                    return;
-                }
-                self.backlog.extend(arrived.drain(..));
-            }
-            self.round().await;
-        }
-    }
-
-    /// Carries out the front of the backlog.
-    ///
-    /// Messages to different conversations go together. What follows an act on the same
-    /// conversation waits for it, so that one conversation's jobs keep their order.
-    async fn round(&mut self) {
-        let mut sends = Vec::with_capacity(self.backlog.len());
-        let (mut rest, mut after_act) = (VecDeque::new(), BTreeSet::new());
-        let (mut bytes, mut done) = (0, 0);
-        while let Some(job) = self.backlog.pop_front() {
-            match job {
-                Job::Send(send) if !after_act.contains(&send.cell.conv) => {
-                    let more = send.text.len();
-                    let statement = bytes + more + ROW_BYTES * (sends.len() + 1);
-                    if !sends.is_empty() && statement > self.sizes.batch_bytes_max {
-                        self.backlog.push_front(Job::Send(send));
-                        break;
-                    }
-                    bytes += more;
-                    sends.push(send);
-                }
-                job => {
-                    if let Job::Act(act) = &job {
-                        after_act.insert(act.cell.conv);
-                    }
-                    rest.push_back(job);
-                }
-            }
-        }
-        done += bytes;
-        if !sends.is_empty() {
-            self.commit_sends(Batch::new(sends)).await;
-        }
-        // What is left of the backlog arrived later than the rest.
-        while let Some(job) = rest.pop_front() {
-            match job {
-                Job::Act(job) => self.commit_act(*job).await,
-                Job::Group(job) => self.commit_group(*job).await,
-                Job::Send(send) => {
-                    done += send.text.len();
-                    self.commit_sends(Batch::new(vec![send])).await;
-                }
-            }
-        }
-        self.bytes.fetch_sub(done, Ordering::Relaxed);
-    }
-
     /// Loads the rights of feeds that have none; returns which.
     async fn load_rights(
         &self,
@@ -395,7 +334,7 @@ mod tests {
     use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
     use super::*;
-    use crate::{feed::Rings, relay::none::NoRelay, store::memory::MemoryStore};
+    use crate::{feed::Rings, node::NodeConfig, relay::none::NoRelay, store::memory::MemoryStore};
 
     /// What waits is counted, and never more than may wait.
     #[test]
@@ -406,7 +345,8 @@ mod tests {
         let config = NodeConfig::default();
         let feeds = Feeds::new(Arc::clone(&store), Arc::clone(&relay), tracker, stop, config.sizes);
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-        let (committer, _worker) = Worker::new(store, feeds, relay, clock, entropy, Arc::default(), &config);
+        let (committer, _dispatcher) =
+            Dispatcher::new(store, feeds, relay, clock, entropy, Arc::default(), &config);
         let user = UserId::new(1).unwrap();
         let (cell, outbox) =
             (Arc::new(FeedCell::new("g1".parse().unwrap(), Arc::<Rings>::default())), Outbox::new(user));

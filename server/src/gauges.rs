@@ -31,8 +31,8 @@ impl Node {
         let sizes = &self.config.sizes;
         let gauge = |label, name, amount, bound| Gauge { label, name, amount, bound };
         vec![
-            gauge("queue_requests", "requests waiting to be committed", requests, QUEUE_MAX),
-            gauge("queue_bytes", "bytes waiting to be committed", bytes, QUEUE_BYTES_MAX),
+            gauge("queue_requests", "requests not committed yet", requests, QUEUE_MAX),
+            gauge("queue_bytes", "bytes not committed yet", bytes, QUEUE_BYTES_MAX),
             gauge("recent_entries", "recent entries of a conversation", entries, sizes.ring_entries_max),
             gauge("recent_bytes", "bytes of recent entries", self.feeds.recent_bytes(), RING_BYTES_MAX),
             gauge("held_entries", "entries held ahead of a gap", held, sizes.held_entries_max),

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use crate::{
     admission::Admission,
     backlog::Backlog,
-    committer::{Bounds, Committer, Worker},
+    committer::{Bounds, Committer, Dispatcher},
     delivered::Delivered,
     feeds::Feeds,
     listener,
@@ -181,7 +181,7 @@ impl RunningNode {
         );
         let registry = Arc::new(Registry::new(Arc::clone(&relay), config.sessions_per_user_max));
         let metrics = Arc::<Metrics>::default();
-        let (committer, worker) = Worker::new(
+        let (committer, dispatcher) = Dispatcher::new(
             Arc::clone(&store),
             Arc::clone(&feeds),
             relay,
@@ -217,7 +217,7 @@ impl RunningNode {
             draining,
         });
 
-        let committer = services.spawn(worker.run());
+        let committer = services.spawn(dispatcher.run());
         let prompts = Arc::<Prompts>::default();
         node.store.on_change(when_the_store_changes(&node, &prompts));
         services.spawn(sweep.run(Arc::clone(&prompts), stop_services.child_token()));

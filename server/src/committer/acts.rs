@@ -82,12 +82,26 @@ impl Worker {
         }
     }
 
-    /// One attempt. It starts from the store's present state: acts are rare, and a refusal has to be certain.
+    /// Has the cell hold the rights of the store's present state, which are read only if what it holds is older: whoever acts in a large
+    /// group, in vain or not, does not have its members read each time.
+    async fn look_again(&self, job: &ActJob) -> Result<(), StoreError> {
+        let conv = job.cell.conv;
+        let held = job.cell.lock().rights().map(|(_, confirmed)| confirmed);
+        let cells = BTreeMap::from([(conv, Arc::clone(&job.cell))]);
+        if held.is_some() {
+            if held == self.store.heads(&[conv]).await?.get(&conv).copied() {
+                return Ok(());
+            }
+            Self::forget(&cells);
+        }
+        self.load_rights(&cells).await?;
+        Ok(())
+    }
+
+    /// One attempt. It starts from the store's present state, since a refusal has to be certain.
     async fn attempt_act(&self, job: &ActJob) -> Result<Attempt<Seq>, StoreError> {
         let conv = job.cell.conv;
-        let cells = BTreeMap::from([(conv, Arc::clone(&job.cell))]);
-        Self::forget(&cells);
-        self.load_rights(&cells).await?;
+        self.look_again(job).await?;
         let Some((rights, confirmed)) =
             job.cell.lock().rights().map(|(rights, confirmed)| (rights.clone(), confirmed))
         else {

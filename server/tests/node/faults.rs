@@ -43,8 +43,12 @@ pub(crate) struct Faulty {
     rival: AtomicBool,
     /// What a session starts from, once read, is held back until it is released.
     hold_opening: AtomicBool,
+    /// The next change is held back until it is released.
+    hold_change: AtomicBool,
     holding: Notify,
     release: Notify,
+    /// States of conversations that were read.
+    snapshots_read: AtomicU32,
 }
 
 impl Faulty {
@@ -103,6 +107,10 @@ impl Store for Faulty {
     }
     async fn apply(&self, change: &Change) -> Result<Outcome> {
         self.check()?;
+        if self.hold_change.swap(false, Ordering::Relaxed) {
+            self.holding.notify_one();
+            self.release.notified().await;
+        }
         self.reply(self.inner().apply(change).await?)
     }
     async fn create_group(&self, group: &NewGroup) -> Result<GroupOutcome> {
@@ -179,6 +187,7 @@ impl Store for Faulty {
     }
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
         self.check()?;
+        self.snapshots_read.fetch_add(1, Ordering::Relaxed);
         self.inner().snapshots(convs).await
     }
     async fn entries(
@@ -434,4 +443,50 @@ async fn what_opens_in_the_middle_of_a_login_is_not_missed() {
     store.release.notify_one();
     assert!(second.reply(login).await["ok"].is_object());
     assert_eq!(second.message("g1").await, "in the middle");
+}
+
+/// A change of rights that takes its time holds up what follows it on the same conversation, and nothing else.
+#[tokio::test]
+async fn a_slow_change_holds_up_its_own_conversation_alone() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let ((_, mut alice), (_, mut bob)) = node.friends().await;
+    alice.ok(json!({"op": "create_group", "mid": mid(), "name": "x", "description": ""})).await;
+    alice.say("g1", "before").await;
+    store.hold_change.store(true, Ordering::Relaxed);
+    let join = bob.ask(json!({"op": "join", "mid": mid(), "group": 1})).await;
+    store.holding.notified().await;
+    let after = alice.ask(json!({"op": "send", "mid": mid(), "conv": "g1", "text": "after"})).await;
+    let elsewhere = alice.ask(json!({"op": "send", "mid": mid(), "conv": "d1-2", "text": "hi"})).await;
+    // Were it not, there would be no reply before the release.
+    let first = alice.find("a reply", |line| line["ok"].is_object() || line["error"].is_object()).await;
+    assert_eq!(first["id"], elsewhere);
+    alice.ok(json!({"op": "create_group", "mid": mid(), "name": "y", "description": ""})).await;
+    store.release.notify_one();
+    assert_eq!(bob.reply(join).await["ok"]["seq"], 3);
+    assert_eq!(alice.reply(after).await["ok"]["seq"], 4);
+    assert_eq!(bob.message("g1").await, "after");
+}
+
+/// Who acts in vain, again and again, does not have all members of the group read each time; who was let in or left elsewhere is known.
+#[tokio::test]
+async fn acts_in_vain_do_not_read_the_group() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let other = TestNode::alone(store.clone()).await;
+    let ((_, mut alice), (_, mut bob)) = node.friends().await;
+    alice.ok(json!({"op": "create_group", "mid": mid(), "name": "x", "description": ""})).await;
+    let act = |op: &str| json!({"op": op, "mid": mid(), "group": 1});
+    bob.ok(act("join")).await;
+    let read = store.snapshots_read.load(Ordering::Relaxed);
+    for _ in 0..50 {
+        assert_eq!(bob.error(act("join")).await, "already_member");
+    }
+    assert_eq!(store.snapshots_read.load(Ordering::Relaxed), read);
+    // On a node that tells this one nothing.
+    let mut elsewhere = other.connect().await;
+    elsewhere.login("bob").await;
+    elsewhere.ok(act("quit")).await;
+    bob.ok(act("join")).await;
+    assert_eq!(elsewhere.error(act("join")).await, "already_member");
 }
