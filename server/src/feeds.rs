@@ -7,7 +7,7 @@ use std::{
 };
 
 use protocol::{ConversationId, Seq};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
@@ -20,7 +20,7 @@ use crate::{
     store::{self, Store},
 };
 
-/// Pages read at the same time, to fill gaps and for sessions that are behind: they must not keep the writer waiting.
+/// Pages read at the same time, to fill gaps, for sessions that are behind and for those that look back: they must not keep the writer waiting.
 const READS_MAX: usize = 4;
 /// The pause after a failed read, doubled up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -197,12 +197,17 @@ impl Feeds {
         }
     }
 
+    /// Waits until a page may be read, and keeps the place until it is dropped.
+    pub async fn turn_to_read(&self) -> SemaphorePermit<'_> {
+        self.reads.acquire().await.expect("it is never closed")
+    }
+
     /// A page of a log above `after`, as lines.
     ///
     /// # Errors
     /// The store's.
     pub async fn page(&self, conv: ConversationId, after: Seq) -> store::Result<Vec<Arc<Line>>> {
-        let _permit = self.reads.acquire().await.expect("it is never closed");
+        let _turn = self.turn_to_read().await;
         let Sizes { page_entries_max, page_bytes_max, .. } = self.sizes;
         let entries = self.store.entries(conv, after, page_entries_max, page_bytes_max).await?;
         Ok(entries.into_iter().map(|entry| Arc::new(Line::new(entry))).collect())

@@ -191,6 +191,17 @@ async fn appending(store: &dyn Store) -> Checked {
     assert_eq!(store.append(&batch).await?, Outcome::Committed);
     assert_eq!(store.heads(&[c]).await?, [(c, Seq(512))].into());
     assert_eq!(store.entries(c, Seq(6), 1, 0).await?[0].body, EntryBody::Message { text: long });
+
+    // Whatever a text says, and however it may be quoted on its way.
+    let odd = "\0\u{1}\u{1f}\u{7f}\"\\/'\r\n\t\u{2028} \u{e9}\u{10ffff}";
+    let c = ConversationId::group(GroupId::new(901).expect("in range"));
+    let (first, second) = (message(c, 1, 3, 70, odd), message(c, 2, 3, 71, ""));
+    assert_eq!(store.append(&[first, second]).await?, Outcome::Committed);
+    let texts = [odd, ""].map(|text| EntryBody::Message { text: text.into() });
+    let bodies =
+        |entries: Vec<protocol::Entry>| entries.into_iter().map(|entry| entry.body).collect::<Vec<_>>();
+    assert_eq!(bodies(store.entries(c, Seq(0), 9, 999).await?), texts);
+    assert_eq!(bodies(store.entries_before(c, Seq(1), Seq(9), 9, 999).await?), texts);
     Ok(())
 }
 

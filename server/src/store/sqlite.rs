@@ -38,8 +38,9 @@ use super::{
 };
 use crate::rights::{DirectRights, GroupRights, Rights};
 
-/// Connections that read. Reads are short and come from the page cache; more would wait for the processor.
-const READERS: u32 = 4;
+/// Connections that read: more than there are pages read at once, so that the committer's looks and logins find one. Reads are short and come
+/// from the page cache; many more would wait for the processor.
+const READERS: u32 = 6;
 /// Pages that a reading connection keeps, as SQLite wants it said: 512 KiB. What is read often is in memory already, as feeds; and the operating system
 /// has the file.
 const READER_CACHE: &str = "-512";
@@ -178,6 +179,18 @@ impl SqliteStore {
     async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
         self.writer.begin_with("begin immediate").await
     }
+}
+
+/// The entries of [`sql::ENTRIES`], in any order.
+fn page_of(conv: ConversationId, (page,): (String,)) -> Result<Vec<Entry>> {
+    type Row = (i64, i64, i64, String, ClientMsgId, i64, String);
+    let rows: Vec<Row> = serde_json::from_str(&page)
+        .map_err(|error| StoreError::Corrupt(format!("entries of {conv}: {error}")))?;
+    rows.into_iter()
+        .map(|(seq, at, from, name, mid, kind, body)| {
+            entry((conv.key(), seq, at, from, name, mid.0.to_vec(), kind, body))
+        })
+        .collect()
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
@@ -451,18 +464,17 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        let rows: Vec<row::EntryRow> = sqlx::query_as(
-            "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from entry e \
-             join user u on u.id = e.sender where e.conversation = ? and e.seq > ? order by e.seq limit ?",
-        )
-        .bind(conv.key())
-        .bind(id(after.0))
-        .bind(id(limit as u64))
-        .fetch_all(&self.readers)
-        .await?;
-        let mut page = rows.into_iter().map(entry).collect::<Result<Vec<_>>>()?;
-        page.truncate(within_bytes(page.iter(), bytes_max));
-        Ok(page)
+        let page = sqlx::query_as(sql::ENTRIES)
+            .bind(conv.key())
+            .bind(id(after.0))
+            .bind(id(limit as u64))
+            .bind(id(bytes_max as u64))
+            .fetch_one(&self.readers)
+            .await?;
+        let mut entries = page_of(conv, page)?;
+        entries.sort_unstable_by_key(|entry| entry.seq);
+        entries.truncate(within_bytes(entries.iter(), bytes_max));
+        Ok(entries)
     }
 
     async fn entries_before(
@@ -473,21 +485,19 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        let rows: Vec<row::EntryRow> = sqlx::query_as(
-            "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from entry e \
-             join user u on u.id = e.sender where e.conversation = ? and e.seq >= ? and e.seq < ? \
-             order by e.seq desc limit ?",
-        )
-        .bind(conv.key())
-        .bind(id(from.0))
-        .bind(id(before.0))
-        .bind(id(limit as u64))
-        .fetch_all(&self.readers)
-        .await?;
-        let mut page = rows.into_iter().map(entry).collect::<Result<Vec<_>>>()?;
-        page.truncate(within_bytes(page.iter(), bytes_max));
-        page.reverse();
-        Ok(page)
+        let page = sqlx::query_as(sql::ENTRIES_BEFORE)
+            .bind(conv.key())
+            .bind(id(from.0))
+            .bind(id(before.0))
+            .bind(id(limit as u64))
+            .bind(id(bytes_max as u64))
+            .fetch_one(&self.readers)
+            .await?;
+        let mut entries = page_of(conv, page)?;
+        entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.seq));
+        entries.truncate(within_bytes(entries.iter(), bytes_max));
+        entries.reverse();
+        Ok(entries)
     }
 
     async fn now(&self) -> Result<UnixMillis> {
