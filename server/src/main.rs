@@ -176,9 +176,11 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     allow_files(config.connections_max as u64 + FILES_RESERVED);
     let token = args.admin_token()?;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    let passwords = Argon2id::new(args.argon2_memory, args.argon2_passes, processors, Arc::clone(&entropy))
-        .context("the argon2 parameters")?;
+    // A hash has the processor that it is given for milliseconds, however much it gives way: others are left to those who chat.
+    let hashes_at_once = std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).max(1));
+    let passwords =
+        Argon2id::new(args.argon2_memory, args.argon2_passes, hashes_at_once, Arc::clone(&entropy))
+            .context("the argon2 parameters")?;
     let store = open(args.database()?).await?;
     let mut terminate = signal(SignalKind::terminate()).context("listening to signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening to signals")?;

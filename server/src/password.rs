@@ -76,8 +76,8 @@ type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 const NICE: i32 = 10;
 
 impl Argon2id {
-    /// A hasher with these costs: working memory in KiB, and passes over it. `at_once` is one for each processor at most: more would only take
-    /// turns, and each holds its working memory.
+    /// A hasher with these costs: working memory in KiB, and passes over it. `at_once` is less than there are processors: each that is
+    /// under way has one of them, and holds its working memory.
     ///
     /// # Errors
     /// The costs are out of argon2's range, or the system gives no threads.
