@@ -97,7 +97,9 @@ mod tests {
         let mut waiting = Vec::new();
         for number in 0..400 {
             let connected = tokio::time::timeout(Duration::from_secs(30), Tcp.connect(&addr)).await;
-            waiting.push(connected.unwrap_or_else(|_| panic!("there is no room for connection {number}")).unwrap());
+            waiting.push(
+                connected.unwrap_or_else(|_| panic!("there is no room for connection {number}")).unwrap(),
+            );
         }
         for _ in &waiting {
             Tcp.accept(&listener).await.unwrap();

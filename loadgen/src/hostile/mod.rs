@@ -89,7 +89,18 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     }
     shared.begun.send_replace(true);
     let began = Instant::now();
-    sleep(options.duration).await;
+    let called_off = async {
+        match &options.go {
+            Some(path) => {
+                while path.exists() {
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+            None => std::future::pending().await,
+        }
+    };
+    // Called off or not: the attack has been as long as it was to be.
+    let _ = timeout(options.duration, called_off).await;
     let report = shared.tally.report(options, began.elapsed());
     attackers.shutdown().await;
     Ok(report)

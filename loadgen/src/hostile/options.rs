@@ -42,7 +42,7 @@ pub struct Options {
     /// How many of them there are.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub victims_count: u32,
-    /// After the logins, wait until this file exists.
+    /// After the logins, wait until this file exists; and end when it is gone, if that is before the time is over.
     #[arg(long, value_name = "FILE")]
     pub go: Option<PathBuf>,
     /// Use no more than this share of one processor, in percent: whenever it was more since the beginning, the attack stands still.
