@@ -194,7 +194,7 @@ async fn appending(store: &dyn Store) -> Checked {
 
     // Whatever a text says, and however it may be quoted on its way.
     let odd = "\0\u{1}\u{1f}\u{7f}\"\\/'\r\n\t\u{2028} \u{e9}\u{10ffff}";
-    let c = ConversationId::group(GroupId::new(901).expect("in range"));
+    let c = ConversationId::group(GroupId::new(903).expect("in range"));
     let (first, second) = (message(c, 1, 3, 70, odd), message(c, 2, 3, 71, ""));
     assert_eq!(store.append(&[first, second]).await?, Outcome::Committed);
     let texts = [odd, ""].map(|text| EntryBody::Message { text: text.into() });
