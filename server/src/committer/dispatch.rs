@@ -83,18 +83,21 @@ impl Dispatcher {
                 }
                 self.backlog.extend(arrived.drain(..));
             }
-            self.round().await;
             while let Some(ended) = self.acts.try_join_next() {
                 self.act_ended(ended);
             }
+            self.round().await;
         }
     }
 
-    /// Carries out the front of the backlog: messages to different conversations go together.
+    /// Carries out the front of the backlog: messages to different conversations go together. Afterwards acts are under way, if any wait.
     async fn round(&mut self) {
-        let mut sends: Vec<Send> = Vec::with_capacity(self.backlog.len());
+        let mut sends: Vec<Send> = Vec::with_capacity(self.backlog.len().min(self.batch_max));
         let mut bytes = 0;
-        while let Some(job) = self.backlog.pop_front() {
+        // There are more than a statement takes where many have waited for an act.
+        while sends.len() < self.batch_max
+            && let Some(job) = self.backlog.pop_front()
+        {
             if let Some(behind) = job.conv().and_then(|conv| self.behind.get_mut(&conv)) {
                 behind.push_back(job);
                 continue;
@@ -179,19 +182,50 @@ mod tests {
     use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
     use super::*;
-    use crate::{committer::GroupJob, relay::none::NoRelay, store::memory::MemoryStore};
+    use crate::{
+        committer::GroupJob,
+        feed::{FeedCell, Rings},
+        outbox::Outbox,
+        relay::none::NoRelay,
+        store::memory::MemoryStore,
+    };
 
-    /// Those that have no place are refused, the others are carried out, and nothing is left.
-    #[tokio::test]
-    async fn changes_of_rights_that_wait_are_bounded() {
+    /// On an empty database.
+    fn dispatcher() -> (Committer, Dispatcher) {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new([1; 16]));
         let relay: Arc<dyn Relay> = Arc::new(NoRelay);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let config = NodeConfig::default();
         let feeds = Feeds::new(Arc::clone(&store), Arc::clone(&relay), tracker, stop, config.sizes);
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-        let (committer, mut dispatcher) =
-            Dispatcher::new(store, feeds, relay, clock, entropy, Arc::default(), &config);
+        Dispatcher::new(store, feeds, relay, clock, entropy, Arc::default(), &config)
+    }
+
+    /// However many messages have waited for an act, a statement takes so many and no more.
+    #[tokio::test]
+    async fn a_statement_is_bounded() {
+        let (_committer, mut dispatcher) = dispatcher();
+        let user = UserId::new(1).unwrap();
+        let cell = Arc::new(FeedCell::new("g1".parse().unwrap(), Arc::<Rings>::default()));
+        let outbox = Outbox::new(user);
+        for number in 0..dispatcher.batch_max + 5 {
+            let (cell, outbox) = (Arc::clone(&cell), Arc::clone(&outbox));
+            let (mid, text) = (ClientMsgId((number as u128).to_be_bytes()), "x".to_owned());
+            let send = Send { cell, from: user, name: "kirito".into(), mid, text, outbox, id: number as u64 };
+            let job = Job::Send(send);
+            dispatcher.pending.add(&job).unwrap();
+            dispatcher.backlog.push_back(job);
+        }
+        dispatcher.round().await;
+        assert_eq!(dispatcher.backlog.len(), 5);
+        dispatcher.round().await;
+        assert_eq!(dispatcher.backlog.len(), 0);
+    }
+
+    /// Those that have no place are refused, the others are carried out, and nothing is left.
+    #[tokio::test]
+    async fn changes_of_rights_that_wait_are_bounded() {
+        let (committer, mut dispatcher) = dispatcher();
         let outcomes: Vec<_> = (0..ACTS_WAITING_MAX + 10)
             .map(|number| {
                 let (done, outcome) = oneshot::channel();
