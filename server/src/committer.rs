@@ -116,9 +116,16 @@ pub struct GroupJob {
 pub enum Job {
     /// A message.
     Send(Send),
-    /// A change of rights.
+    /// What changes rights.
+    Change(ChangeJob),
+}
+
+/// What changes rights.
+#[derive(Debug)]
+pub enum ChangeJob {
+    /// In a conversation.
     Act(Box<ActJob>),
-    /// A new group.
+    /// By a new group.
     Group(Box<GroupJob>),
 }
 
@@ -126,7 +133,7 @@ impl Job {
     fn bytes(&self) -> usize {
         match self {
             Self::Send(send) => send.text.len(),
-            _ => 0,
+            Self::Change(_) => 0,
         }
     }
 
@@ -134,8 +141,25 @@ impl Job {
     fn conv(&self) -> Option<ConversationId> {
         match self {
             Self::Send(send) => Some(send.cell.conv),
+            Self::Change(change) => change.conv(),
+        }
+    }
+}
+
+impl ChangeJob {
+    /// In which conversation, if it is there already.
+    fn conv(&self) -> Option<ConversationId> {
+        match self {
             Self::Act(job) => Some(job.cell.conv),
             Self::Group(_) => None,
+        }
+    }
+
+    fn refuse(self, code: ErrorCode) {
+        // Who asked may be gone.
+        match self {
+            Self::Act(job) => drop(job.done.send(Err(code.into()))),
+            Self::Group(job) => drop(job.done.send(Err(code.into()))),
         }
     }
 }
@@ -262,7 +286,7 @@ impl Worker {
             if *head == confirmed {
                 continue;
             }
-            let lines = self.feeds.page(*conv, confirmed).await?;
+            let lines = self.feeds.read(*conv, confirmed).await?;
             let contiguous = lines.first().is_some_and(|line| line.seq == confirmed.next());
             if contiguous && lines.last().is_some_and(|line| line.seq >= *head) {
                 let mut wakes = Wakes::default();

@@ -208,6 +208,14 @@ impl Feeds {
     /// The store's.
     pub async fn page(&self, conv: ConversationId, after: Seq) -> store::Result<Vec<Arc<Line>>> {
         let _turn = self.turn_to_read().await;
+        self.read(conv, after).await
+    }
+
+    /// The same at once: for the committer, whom everybody waits for.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn read(&self, conv: ConversationId, after: Seq) -> store::Result<Vec<Arc<Line>>> {
         let Sizes { page_entries_max, page_bytes_max, .. } = self.sizes;
         let entries = self.store.entries(conv, after, page_entries_max, page_bytes_max).await?;
         Ok(entries.into_iter().map(|entry| Arc::new(Line::new(entry))).collect())

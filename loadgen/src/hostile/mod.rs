@@ -11,6 +11,7 @@ mod wire;
 use std::{
     fs,
     net::IpAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -80,22 +81,13 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     }
     say(&format!("{} attackers have their positions", shared.armed.load(Relaxed)));
     if let Some(path) = &options.go {
-        let there = async {
-            while !path.exists() {
-                sleep(Duration::from_millis(50)).await;
-            }
-        };
-        timeout(GO_PATIENCE, there).await.context("--go: the file does not come")?;
+        timeout(GO_PATIENCE, until(path, true)).await.context("--go: the file does not come")?;
     }
     shared.begun.send_replace(true);
     let began = Instant::now();
     let called_off = async {
         match &options.go {
-            Some(path) => {
-                while path.exists() {
-                    sleep(Duration::from_millis(50)).await;
-                }
-            }
+            Some(path) => until(path, false).await,
             None => std::future::pending().await,
         }
     };
@@ -104,6 +96,13 @@ pub async fn run(options: &Options, say: impl Fn(&str)) -> anyhow::Result<Report
     let report = shared.tally.report(options, began.elapsed());
     attackers.shutdown().await;
     Ok(report)
+}
+
+/// Waits until the file is there, or is not.
+async fn until(path: &Path, there: bool) {
+    while path.exists() != there {
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Keeps this process's share of a processor: all attackers share its one thread, which sleeps here.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{LIST_MAX, Who, next_page, store_error};
 use crate::{
-    committer::{ActJob, Job},
+    committer::{ActJob, ChangeJob, Job},
     node::Node,
     rights::Act,
 };
@@ -41,7 +41,7 @@ pub(crate) async fn submit(
     let (done, outcome) = oneshot::channel();
     let cell = node.feeds.cell(conv);
     let job = ActJob { cell, from: who.user, name: who.name, mid, act, peer_name, done };
-    node.committer.submit(Job::Act(Box::new(job)))?;
+    node.committer.submit(Job::Change(ChangeJob::Act(Box::new(job))))?;
     // The committer answers everything, unless it fails.
     let seq = outcome.await.map_err(|_| ErrorCode::Internal)??;
     Ok(Appended { seq })

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{LIST_MAX, Who, friends::submit, next_page, store_error};
 use crate::{
-    committer::{GroupJob, Job},
+    committer::{ChangeJob, GroupJob, Job},
     node::Node,
     rights::Act,
 };
@@ -26,7 +26,7 @@ pub(super) async fn create(
         .map_err(|why| ErrorBody::field(ErrorCode::BadText, "description", why))?;
     let (done, outcome) = oneshot::channel();
     let job = GroupJob { from: who.user, name: who.name, mid: request.mid, title, description, done };
-    node.committer.submit(Job::Group(Box::new(job)))?;
+    node.committer.submit(Job::Change(ChangeJob::Group(Box::new(job))))?;
     let group = outcome.await.map_err(|_| ErrorCode::Internal)??;
     Ok(GroupCreated { group, seq: Seq(1) })
 }

@@ -11,8 +11,8 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use super::{Committer, Job, Pending, QUEUE_MAX, Send, Worker, sends::Batch};
-use crate::{feeds::Feeds, metrics::Metrics, node::NodeConfig, relay::Relay, store::Store};
+use super::{ChangeJob, Committer, Job, Pending, QUEUE_MAX, Send, Worker, sends::Batch};
+use crate::{feeds::Feeds, metrics::Metrics, node::NodeConfig, relay::Relay, sizes::Sizes, store::Store};
 
 /// Bytes of a message in its statement, at most, beside its text.
 const ROW_BYTES: usize = 128;
@@ -27,14 +27,12 @@ pub struct Dispatcher {
     queue: mpsc::Receiver<Job>,
     pending: Arc<Pending>,
     worker: Arc<Worker>,
-    batch_max: usize,
-    batch_bytes_max: usize,
     /// What was taken from the queue, or waited for an act that has ended.
     backlog: VecDeque<Job>,
     /// Those that are carried out, each on which conversation, if it is there already.
     acts: JoinSet<Option<ConversationId>>,
     /// Those that are next.
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<ChangeJob>,
     /// Of each conversation that has one in `acts` or `waiting`: what came after it.
     behind: BTreeMap<ConversationId, VecDeque<Job>>,
 }
@@ -60,8 +58,6 @@ impl Dispatcher {
             queue,
             pending,
             worker: Arc::new(worker),
-            batch_max: sizes.batch_max,
-            batch_bytes_max: sizes.batch_bytes_max,
             backlog: VecDeque::new(),
             acts: JoinSet::new(),
             waiting: VecDeque::new(),
@@ -72,14 +68,15 @@ impl Dispatcher {
 
     /// Works until every [`Committer`] is gone and what they queued is done.
     pub async fn run(mut self) {
-        let mut arrived = Vec::with_capacity(self.batch_max);
+        let batch_max = self.worker.sizes.batch_max;
+        let mut arrived = Vec::with_capacity(batch_max);
         let mut open = true;
         while open || !self.backlog.is_empty() || !self.acts.is_empty() {
             if self.backlog.is_empty() {
                 tokio::select! {
                     biased;
                     Some(ended) = self.acts.join_next() => self.act_ended(ended),
-                    taken = self.queue.recv_many(&mut arrived, self.batch_max), if open => open = taken > 0,
+                    taken = self.queue.recv_many(&mut arrived, batch_max), if open => open = taken > 0,
                 }
                 self.backlog.extend(arrived.drain(..));
             }
@@ -92,23 +89,27 @@ impl Dispatcher {
 
     /// Carries out the front of the backlog: messages to different conversations go together. Afterwards acts are under way, if any wait.
     async fn round(&mut self) {
-        let mut sends: Vec<Send> = Vec::with_capacity(self.backlog.len().min(self.batch_max));
+        let Sizes { batch_max, batch_bytes_max, .. } = self.worker.sizes;
+        let mut sends: Vec<Send> = Vec::with_capacity(self.backlog.len().min(batch_max));
         let mut bytes = 0;
         // There are more than a statement takes where many have waited for an act.
-        while sends.len() < self.batch_max
+        while sends.len() < batch_max
             && let Some(job) = self.backlog.pop_front()
         {
             if let Some(behind) = job.conv().and_then(|conv| self.behind.get_mut(&conv)) {
                 behind.push_back(job);
                 continue;
             }
-            let Job::Send(send) = job else {
-                self.take_act(job);
-                continue;
+            let send = match job {
+                Job::Send(send) => send,
+                Job::Change(change) => {
+                    self.take_change(change);
+                    continue;
+                }
             };
             let more = send.text.len();
             let statement = bytes + more + ROW_BYTES * (sends.len() + 1);
-            if !sends.is_empty() && statement > self.batch_bytes_max {
+            if !sends.is_empty() && statement > batch_bytes_max {
                 self.backlog.push_front(Job::Send(send));
                 break;
             }
@@ -125,33 +126,27 @@ impl Dispatcher {
     }
 
     /// Has a change of rights wait for its turn.
-    fn take_act(&mut self, job: Job) {
+    fn take_change(&mut self, change: ChangeJob) {
         if self.waiting.len() >= ACTS_WAITING_MAX {
             self.pending.remove(1, 0);
-            // Who asked may be gone.
-            let _ = match job {
-                Job::Act(job) => job.done.send(Err(ErrorCode::Overloaded.into())).is_ok(),
-                Job::Group(job) => job.done.send(Err(ErrorCode::Overloaded.into())).is_ok(),
-                Job::Send(_) => false,
-            };
+            change.refuse(ErrorCode::Overloaded);
             return;
         }
-        if let Some(conv) = job.conv() {
+        if let Some(conv) = change.conv() {
             self.behind.insert(conv, VecDeque::new());
         }
-        self.waiting.push_back(job);
+        self.waiting.push_back(change);
     }
 
     fn begin_acts(&mut self) {
         while self.acts.len() < ACTS_MAX {
-            let Some(job) = self.waiting.pop_front() else { return };
+            let Some(change) = self.waiting.pop_front() else { return };
             let worker = Arc::clone(&self.worker);
             self.acts.spawn(async move {
-                let conv = job.conv();
-                match job {
-                    Job::Act(job) => worker.commit_act(*job).await,
-                    Job::Group(job) => worker.commit_group(*job).await,
-                    Job::Send(send) => worker.commit_sends(Batch::new(vec![send])).await,
+                let conv = change.conv();
+                match change {
+                    ChangeJob::Act(job) => worker.commit_act(*job).await,
+                    ChangeJob::Group(job) => worker.commit_group(*job).await,
                 }
                 conv
             });
@@ -208,7 +203,7 @@ mod tests {
         let user = UserId::new(1).unwrap();
         let cell = Arc::new(FeedCell::new("g1".parse().unwrap(), Arc::<Rings>::default()));
         let outbox = Outbox::new(user);
-        for number in 0..dispatcher.batch_max + 5 {
+        for number in 0..dispatcher.worker.sizes.batch_max + 5 {
             let (cell, outbox) = (Arc::clone(&cell), Arc::clone(&outbox));
             let (mid, text) = (ClientMsgId((number as u128).to_be_bytes()), "x".to_owned());
             let send = Send { cell, from: user, name: "kirito".into(), mid, text, outbox, id: number as u64 };
@@ -233,7 +228,7 @@ mod tests {
                 let (title, description) = ("x".to_owned(), String::new());
                 let from = UserId::new(1).unwrap();
                 let job = GroupJob { from, name: "kirito".into(), mid, title, description, done };
-                committer.submit(Job::Group(Box::new(job))).unwrap();
+                committer.submit(Job::Change(ChangeJob::Group(Box::new(job)))).unwrap();
                 outcome
             })
             .collect();

@@ -5,6 +5,7 @@
 
 mod backup;
 mod erase;
+mod pages;
 mod rows;
 mod sql;
 
@@ -179,18 +180,6 @@ impl SqliteStore {
     async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
         self.writer.begin_with("begin immediate").await
     }
-}
-
-/// The entries of [`sql::ENTRIES`], in any order.
-fn page_of(conv: ConversationId, (page,): (String,)) -> Result<Vec<Entry>> {
-    type Row = (i64, i64, i64, String, ClientMsgId, i64, String);
-    let rows: Vec<Row> = serde_json::from_str(&page)
-        .map_err(|error| StoreError::Corrupt(format!("entries of {conv}: {error}")))?;
-    rows.into_iter()
-        .map(|(seq, at, from, name, mid, kind, body)| {
-            entry((conv.key(), seq, at, from, name, mid.0.to_vec(), kind, body))
-        })
-        .collect()
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
@@ -464,17 +453,7 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        let page = sqlx::query_as(sql::ENTRIES)
-            .bind(conv.key())
-            .bind(id(after.0))
-            .bind(id(limit as u64))
-            .bind(id(bytes_max as u64))
-            .fetch_one(&self.readers)
-            .await?;
-        let mut entries = page_of(conv, page)?;
-        entries.sort_unstable_by_key(|entry| entry.seq);
-        entries.truncate(within_bytes(entries.iter(), bytes_max));
-        Ok(entries)
+        pages::after(&self.readers, conv, after, limit, bytes_max).await
     }
 
     async fn entries_before(
@@ -485,19 +464,7 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        let page = sqlx::query_as(sql::ENTRIES_BEFORE)
-            .bind(conv.key())
-            .bind(id(from.0))
-            .bind(id(before.0))
-            .bind(id(limit as u64))
-            .bind(id(bytes_max as u64))
-            .fetch_one(&self.readers)
-            .await?;
-        let mut entries = page_of(conv, page)?;
-        entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.seq));
-        entries.truncate(within_bytes(entries.iter(), bytes_max));
-        entries.reverse();
-        Ok(entries)
+        pages::before(&self.readers, conv, from, before, limit, bytes_max).await
     }
 
     async fn now(&self) -> Result<UnixMillis> {

@@ -38,26 +38,6 @@ pub(super) const PERIODS_IN: &str = "\
     left join delivered d on d.user_id = m.user_id and d.conversation = (1 << 61) | m.group_id \
     where m.user_id = ?1 and m.group_id in (select value from json_each(?3))";
 
-/// The entries of a conversation (?1) with seqs above ?2, at most ?3 of them, and after the first only while their messages' texts stay within ?4 bytes:
-/// as one JSON array of arrays, in any order. One row crosses to the thread that asks, not hundreds, each of which would wake it; and texts
-/// that the page has no room for are not read.
-pub(super) const ENTRIES: &str = "\
-    select json_group_array(json_array(e.seq, e.at, e.sender, u.name, lower(hex(e.mid)), e.kind, e.body)) from \
-        (select seq, size, sum(size) over (order by seq rows unbounded preceding) as bytes from \
-            (select seq, iif(kind = 1, octet_length(body), 0) as size from entry \
-            where conversation = ?1 and seq > ?2 order by seq limit ?3)) p \
-    cross join entry e on e.conversation = ?1 and e.seq = p.seq join user u on u.id = e.sender \
-    where p.bytes <= ?4 or p.bytes = p.size";
-
-/// Likewise those from ?2 to below ?3, the newest ?4 within ?5 bytes.
-pub(super) const ENTRIES_BEFORE: &str = "\
-    select json_group_array(json_array(e.seq, e.at, e.sender, u.name, lower(hex(e.mid)), e.kind, e.body)) from \
-        (select seq, size, sum(size) over (order by seq desc rows unbounded preceding) as bytes from \
-            (select seq, iif(kind = 1, octet_length(body), 0) as size from entry \
-            where conversation = ?1 and seq >= ?2 and seq < ?3 order by seq desc limit ?4)) p \
-    cross join entry e on e.conversation = ?1 and e.seq = p.seq join user u on u.id = e.sender \
-    where p.bytes <= ?5 or p.bytes = p.size";
-
 pub(super) const USERS_BY_NUMBER: &str =
     "select id, name, password_hash, created_at from user where id >= ? order by id limit ?";
 
