@@ -4,6 +4,7 @@
 //! honours flushes. A lock file beside the database keeps a second node out.
 
 mod backup;
+mod connections;
 mod erase;
 mod pages;
 mod rows;
@@ -13,6 +14,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,12 +24,13 @@ use protocol::{
     message::{Account, GroupInfo, Role},
 };
 use sqlx::{
-    AssertSqlSafe, Sqlite, SqliteConnection, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    AssertSqlSafe, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use thiserror::Error;
 
 pub use self::backup::{BackupError, backup, restore};
+use self::connections::Connections;
 use super::{
     AccountRecord, Advanced, Change, Counts, Effect, Erased, Expired, FriendRow, GroupOutcome, KnownGroup,
     Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Opening, Outcome, Period, RegisterOutcome,
@@ -95,8 +98,8 @@ pub enum OpenError {
 /// A store in an SQLite file, or in memory.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: Arc<Connections>,
+    readers: Arc<Connections>,
     /// Held locked as long as the store lives.
     _lock: Option<File>,
 }
@@ -122,11 +125,11 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(STATEMENTS);
         let database = |error| OpenError::Database { path: path.into(), error };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(database)?;
+        let writer = Connections::open(options.clone(), 1).await.map_err(database)?;
         migrate(&writer, path).await?;
         let reading = options.read_only(true).pragma("cache_size", READER_CACHE);
-        let readers = pool(READERS).connect_with(reading).await.map_err(database)?;
-        Ok(Self { writer, readers, _lock: Some(lock) })
+        let readers = Connections::open(reading, READERS).await.map_err(database)?;
+        Ok(Self { writer: Arc::new(writer), readers: Arc::new(readers), _lock: Some(lock) })
     }
 
     /// A database in memory: gone with the process.
@@ -137,10 +140,8 @@ impl SqliteStore {
         let path = Path::new(":memory:");
         let options = SqliteConnectOptions::new().in_memory(true).statement_cache_capacity(STATEMENTS);
         // A database in memory belongs to its one connection.
-        let writer = pool(1)
-            .connect_with(options)
-            .await
-            .map_err(|error| OpenError::Database { path: path.into(), error })?;
+        let database = |error| OpenError::Database { path: path.into(), error };
+        let writer = Arc::new(Connections::open(options, 1).await.map_err(database)?);
         migrate(&writer, path).await?;
         Ok(Self { readers: writer.clone(), writer, _lock: None })
     }
@@ -176,19 +177,6 @@ impl SqliteStore {
             Err(error) => Err(error),
         }
     }
-
-    async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
-        self.writer.begin_with("begin immediate").await
-    }
-}
-
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .min_connections(connections)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
 }
 
 /// Keeps every other node out of a database, as long as the file is held.
@@ -205,12 +193,13 @@ fn lock(path: &Path) -> std::result::Result<File, OpenError> {
 }
 
 /// Carries out the migrations that are missing. A later version's that only add are let be.
-async fn migrate(pool: &SqlitePool, path: &Path) -> std::result::Result<(), OpenError> {
+async fn migrate(writer: &Connections, path: &Path) -> std::result::Result<(), OpenError> {
     let failed = |error| OpenError::Migrate { path: path.into(), error };
+    let mut writer = writer.lease().await.map_err(|error| failed(error.into()))?;
     let mut migrator = sqlx::migrate!("../migrations/sqlite");
     migrator.set_ignore_missing(true);
     let applied = "select version, description from _sqlx_migrations order by version";
-    let applied = match sqlx::query_as(applied).fetch_all(pool).await {
+    let applied = match sqlx::query_as(applied).fetch_all(&mut *writer).await {
         Ok(applied) => applied,
         // The table is not there yet.
         Err(sqlx::Error::Database(_)) => Vec::new(),
@@ -219,7 +208,7 @@ async fn migrate(pool: &SqlitePool, path: &Path) -> std::result::Result<(), Open
     if let Some(name) = contraction(&migrator, &applied) {
         return Err(OpenError::TooNew { path: path.into(), name });
     }
-    migrator.run(pool).await.map_err(failed)
+    migrator.run(&mut *writer).await.map_err(failed)
 }
 
 fn is_conflict(error: &sqlx::Error) -> bool {
@@ -229,21 +218,20 @@ fn is_conflict(error: &sqlx::Error) -> bool {
 #[async_trait]
 impl Store for SqliteStore {
     async fn deployment(&self) -> Result<[u8; 16]> {
-        let (id,): (Vec<u8>,) = sqlx::query_as("select id from deployment").fetch_one(&self.readers).await?;
+        let (id,): (Vec<u8>,) = self.readers.one(sqlx::query_as("select id from deployment")).await?;
         id.try_into().map_err(|_| StoreError::Corrupt("the deployment's id has not 16 bytes".into()))
     }
 
     async fn register(&self, user: &NewUser) -> Result<RegisterOutcome> {
-        let done = sqlx::query(
+        let query = sqlx::query(
             "insert into user (name, name_key, password_hash, register_mid, created_at) values (?, ?, ?, ?, ?)",
         )
         .bind(&user.name)
         .bind(&user.name_key)
         .bind(&user.password_hash)
         .bind(user.mid.0.to_vec())
-        .bind(user.at)
-        .execute(&self.writer)
-        .await;
+        .bind(user.at);
+        let done = self.writer.execute(query).await;
         match done {
             Ok(done) => Ok(RegisterOutcome::Created(row::user(done.last_insert_rowid())?)),
             Err(error) if is_conflict(&error) => Ok(RegisterOutcome::Conflict),
@@ -252,10 +240,9 @@ impl Store for SqliteStore {
     }
 
     async fn registered_with(&self, mid: ClientMsgId) -> Result<Option<AccountRecord>> {
-        let row = sqlx::query_as("select id, name, password_hash from user where register_mid = ?")
-            .bind(mid.0.to_vec())
-            .fetch_optional(&self.readers)
-            .await?;
+        let query = sqlx::query_as("select id, name, password_hash from user where register_mid = ?")
+            .bind(mid.0.to_vec());
+        let row = self.readers.optional(query).await?;
         row.map(row::account).transpose()
     }
 
@@ -267,24 +254,21 @@ impl Store for SqliteStore {
                 sqlx::query_as("select id, name, password_hash from user where name_key = ?").bind(key)
             }
         };
-        query.fetch_optional(&self.readers).await?.map(row::account).transpose()
+        self.readers.optional(query).await?.map(row::account).transpose()
     }
 
     async fn user_name(&self, user: UserId) -> Result<Option<String>> {
-        let row: Option<(String,)> = sqlx::query_as("select name from user where id = ?")
-            .bind(id(user.number()))
-            .fetch_optional(&self.readers)
-            .await?;
+        let query = sqlx::query_as("select name from user where id = ?").bind(id(user.number()));
+        let row: Option<(String,)> = self.readers.optional(query).await?;
         Ok(row.map(|(name,)| name))
     }
 
     async fn rehash(&self, user: UserId, from: &str, to: &str) -> Result<bool> {
-        let done = sqlx::query("update user set password_hash = ?3 where id = ?1 and password_hash = ?2")
+        let query = sqlx::query("update user set password_hash = ?3 where id = ?1 and password_hash = ?2")
             .bind(id(user.number()))
             .bind(from)
-            .bind(to)
-            .execute(&self.writer)
-            .await?;
+            .bind(to);
+        let done = self.writer.execute(query).await?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -296,7 +280,8 @@ impl Store for SqliteStore {
         expires_at: UnixMillis,
         keep: usize,
     ) -> Result<bool> {
-        let mut tx = self.begin().await?;
+        let mut writer = self.writer.lease().await?;
+        let mut tx = writer.begin_immediate().await?;
         let current: Option<(i64,)> =
             sqlx::query_as("select id from user where id = ? and password_hash = ?")
                 .bind(id(user.number()))
@@ -326,29 +311,31 @@ impl Store for SqliteStore {
     }
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
-        let row: Option<(i64, String, i64)> = sqlx::query_as(
+        let query = sqlx::query_as(
             "select u.id, u.name, t.expires_at from token t join user u on u.id = t.user_id where t.hash = ?",
         )
-        .bind(hash.to_vec())
-        .fetch_optional(&self.readers)
-        .await?;
+        .bind(hash.to_vec());
+        let row: Option<(i64, String, i64)> = self.readers.optional(query).await?;
         row.map(|(user, name, expires_at)| Ok(TokenRecord { user: row::user(user)?, name, expires_at }))
             .transpose()
     }
 
     async fn remove_token(&self, hash: &TokenHash) -> Result<()> {
-        sqlx::query("delete from token where hash = ?").bind(hash.to_vec()).execute(&self.writer).await?;
+        let query = sqlx::query("delete from token where hash = ?").bind(hash.to_vec());
+        self.writer.execute(query).await?;
         Ok(())
     }
 
     async fn append(&self, entries: &[NewEntry]) -> Result<Outcome> {
-        let mut writer = self.writer.acquire().await?;
-        Ok(Self::insert_entries(&mut writer, entries).await?)
+        let mut writer = self.writer.lease().await?;
+        let done = Self::insert_entries(&mut writer, entries).await;
+        Ok(writer.end(done)?)
     }
 
     async fn append_after(&self, known: Seq, entries: &[NewEntry]) -> Result<Option<Seq>> {
         let Some(first) = entries.first() else { return Ok(Some(known.next())) };
-        let mut tx = self.begin().await?;
+        let mut writer = self.writer.lease().await?;
+        let mut tx = writer.begin_immediate().await?;
         let (head, allowed): (i64, bool) = sqlx::query_as(
             "select coalesce((select max(seq) from entry where conversation = ?1), 0), \
              not exists (select 1 from entry where conversation = ?1 and seq > ?2 and kind >= ?3)",
@@ -368,7 +355,8 @@ impl Store for SqliteStore {
     }
 
     async fn apply(&self, change: &Change) -> Result<Outcome> {
-        let mut tx = self.begin().await?;
+        let mut writer = self.writer.lease().await?;
+        let mut tx = writer.begin_immediate().await?;
         if Self::insert_entries(&mut tx, &change.entries).await? == Outcome::Conflict {
             tx.rollback().await?;
             return Ok(Outcome::Conflict);
@@ -381,14 +369,15 @@ impl Store for SqliteStore {
     }
 
     async fn created_with(&self, creator: UserId, mid: ClientMsgId) -> Result<Option<KnownGroup>> {
-        let mut reader = self.readers.acquire().await?;
-        sql::created_with(&mut reader, creator, mid).await
+        let row = self.readers.optional(sql::created_with(creator, mid)).await?;
+        row.map(sql::known_group).transpose()
     }
 
     async fn create_group(&self, new: &NewGroup) -> Result<GroupOutcome> {
-        let mut tx = self.begin().await?;
-        if let Some(known) = sql::created_with(&mut tx, new.creator, new.mid).await? {
-            return Ok(GroupOutcome::Known(known));
+        let mut writer = self.writer.lease().await?;
+        let mut tx = writer.begin_immediate().await?;
+        if let Some(row) = sql::created_with(new.creator, new.mid).fetch_optional(&mut *tx).await? {
+            return Ok(GroupOutcome::Known(sql::known_group(row)?));
         }
         let done = sqlx::query(
             "insert into chat_group (name, description, creator_id, mid, created_at) values (?, ?, ?, ?, ?)",
@@ -412,32 +401,31 @@ impl Store for SqliteStore {
     }
 
     async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved> {
-        let rows: Vec<row::EntryRow> = sqlx::query_as(
+        let query = sqlx::query_as(
             "select e.conversation, e.seq, e.at, e.sender, u.name, e.mid, e.kind, e.body from json_each(?) k \
              cross join entry e on e.conversation = k.value ->> 0 and e.sender = k.value ->> 1 \
              and e.mid = unhex(k.value ->> 2) join user u on u.id = e.sender",
         )
-        .bind(json_keys(keys))
-        .fetch_all(&self.readers)
-        .await?;
+        .bind(json_keys(keys));
+        let rows: Vec<row::EntryRow> = self.readers.all(query).await?;
         let known = rows.into_iter().map(entry).collect::<Result<_>>()?;
         Ok(Resolved { known, heads: self.heads(convs).await? })
     }
 
     async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>> {
-        let rows: Vec<(i64, i64)> = sqlx::query_as(
+        let query = sqlx::query_as(
             "select k.value, coalesce((select max(seq) from entry where conversation = k.value), 0) \
              from json_each(?) k",
         )
-        .bind(conv_keys(convs))
-        .fetch_all(&self.readers)
-        .await?;
+        .bind(conv_keys(convs));
+        let rows: Vec<(i64, i64)> = self.readers.all(query).await?;
         rows.into_iter().map(|(conv, seq)| Ok((row::conv(conv)?, row::seq(seq)?))).collect()
     }
 
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
         // One transaction: heads and side rows are of one moment.
-        let mut tx = self.readers.begin().await?;
+        let mut reader = self.readers.lease().await?;
+        let mut tx = reader.begin().await?;
         let mut snapshots = Vec::with_capacity(convs.len());
         for conv in convs {
             snapshots.push(sql::snapshot(&mut tx, *conv).await?);
@@ -468,21 +456,19 @@ impl Store for SqliteStore {
     }
 
     async fn now(&self) -> Result<UnixMillis> {
-        let (now,): (i64,) = sqlx::query_as("select cast(unixepoch('subsec') * 1000 as integer)")
-            .fetch_one(&self.readers)
-            .await?;
+        let query = sqlx::query_as("select cast(unixepoch('subsec') * 1000 as integer)");
+        let (now,): (i64,) = self.readers.one(query).await?;
         Ok(now)
     }
 
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
-        let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+        let query = sqlx::query_as(
             "select conversation, max(seq), max(committed_at) from entry indexed by entry_committed \
              where committed_at >= ? group by conversation limit ?",
         )
         .bind(since)
-        .bind(id(limit as u64 + 1))
-        .fetch_all(&self.readers)
-        .await?;
+        .bind(id(limit as u64 + 1));
+        let rows: Vec<(i64, i64, i64)> = self.readers.all(query).await?;
         let truncated = rows.len() > limit;
         let until = rows.iter().map(|(_, _, at)| *at).max().unwrap_or(since).max(since);
         let heads = rows.into_iter().take(limit);
@@ -492,13 +478,12 @@ impl Store for SqliteStore {
     }
 
     async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
-        let rows = sqlx::query_as(sql::OPENING)
+        let query = sqlx::query_as(sql::OPENING)
             .bind(id(user.number()))
             .bind(ConversationId::notices(user).key())
             .bind(token.to_vec())
-            .bind(row::group_numbers(named))
-            .fetch_all(&self.readers)
-            .await?;
+            .bind(row::group_numbers(named));
+        let rows = self.readers.all(query).await?;
         row::opening(user, rows)
     }
 
@@ -511,39 +496,36 @@ impl Store for SqliteStore {
                 protocol::Conversation::Notices(_) => {}
             }
         }
-        let rows = sqlx::query_as(sql::PERIODS_IN)
+        let query = sqlx::query_as(sql::PERIODS_IN)
             .bind(id(user.number()))
             .bind(row::numbers(&peers))
-            .bind(row::numbers(&groups))
-            .fetch_all(&self.readers)
-            .await?;
+            .bind(row::numbers(&groups));
+        let rows = self.readers.all(query).await?;
         row::periods(user, rows)
     }
 
     async fn set_delivered(&self, cursors: &[(UserId, ConversationId, Seq)]) -> Result<()> {
         let rows: Vec<_> =
             cursors.iter().map(|(user, conv, seq)| (user.number(), conv.key(), seq.0)).collect();
-        sqlx::query(
+        let query = sqlx::query(
             "insert into delivered (user_id, conversation, seq) \
              select c.value ->> 0, c.value ->> 1, c.value ->> 2 from json_each(?) c where true \
              on conflict do update set seq = max(seq, excluded.seq)",
         )
-        .bind(row::json(&rows))
-        .execute(&self.writer)
-        .await?;
+        .bind(row::json(&rows));
+        self.writer.execute(query).await?;
         Ok(())
     }
 
     async fn friends(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<FriendRow>> {
-        let rows: Vec<(i64, String, bool, bool)> = sqlx::query_as(
+        let query = sqlx::query_as(
             "select f.peer_id, u.name, f.friend, f.blocked from friend f join user u on u.id = f.peer_id \
              where f.user_id = ? and f.peer_id > ? and (f.friend or f.blocked) order by f.peer_id limit ?",
         )
         .bind(id(user.number()))
         .bind(id(after))
-        .bind(id(limit as u64))
-        .fetch_all(&self.readers)
-        .await?;
+        .bind(id(limit as u64));
+        let rows: Vec<(i64, String, bool, bool)> = self.readers.all(query).await?;
         let rows = rows.into_iter();
         rows.map(|(peer, name, friend, blocked)| {
             Ok(FriendRow { peer: row::user(peer)?, name, friend, blocked })
@@ -552,7 +534,7 @@ impl Store for SqliteStore {
     }
 
     async fn groups(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<GroupInfo>> {
-        let rows: Vec<(i64, String, String, i64, i64)> = sqlx::query_as(
+        let query = sqlx::query_as(
             "select g.id, g.name, g.description, m.role, \
              (select count(*) from membership o where o.group_id = g.id and o.until_seq is null) \
              from membership m join chat_group g on g.id = m.group_id \
@@ -560,9 +542,8 @@ impl Store for SqliteStore {
         )
         .bind(id(user.number()))
         .bind(id(after))
-        .bind(id(limit as u64))
-        .fetch_all(&self.readers)
-        .await?;
+        .bind(id(limit as u64));
+        let rows: Vec<(i64, String, String, i64, i64)> = self.readers.all(query).await?;
         let rows = rows.into_iter();
         rows.map(|(group, name, description, number, members)| {
             let members = u64::try_from(members).unwrap_or_default();
@@ -578,7 +559,8 @@ impl Store for SqliteStore {
         after: u64,
         limit: usize,
     ) -> Result<Option<Vec<MemberRow>>> {
-        let mut tx = self.readers.begin().await?;
+        let mut lease = self.readers.lease().await?;
+        let mut tx = lease.begin().await?;
         let Rights::Group(rights) = sql::snapshot(&mut tx, ConversationId::group(group)).await?.rights else {
             return Ok(None);
         };
@@ -601,13 +583,12 @@ impl Store for SqliteStore {
     }
 
     async fn counts(&self, user: UserId) -> Result<Counts> {
-        let (friends, groups): (i64, i64) = sqlx::query_as(
+        let query = sqlx::query_as(
             "select (select count(*) from friend where user_id = ?1 and (friend or blocked)), \
              (select count(*) from membership where user_id = ?1 and until_seq is null)",
         )
-        .bind(id(user.number()))
-        .fetch_one(&self.readers)
-        .await?;
+        .bind(id(user.number()));
+        let (friends, groups): (i64, i64) = self.readers.one(query).await?;
         Ok(Counts {
             friends: u64::try_from(friends).unwrap_or_default(),
             groups: u64::try_from(groups).unwrap_or_default(),
@@ -615,8 +596,7 @@ impl Store for SqliteStore {
     }
 
     async fn expired(&self) -> Result<Option<Mark>> {
-        let row: Option<(i64, i64, i64)> =
-            sqlx::query_as(erase::EXPIRED).fetch_optional(&self.readers).await?;
+        let row: Option<(i64, i64, i64)> = self.readers.optional(sqlx::query_as(erase::EXPIRED)).await?;
         row.map(row::mark).transpose()
     }
 
@@ -652,12 +632,13 @@ impl Store for SqliteStore {
             UsersFrom::Number(from) => sqlx::query_as(sql::USERS_BY_NUMBER).bind(id(*from)),
             UsersFrom::Name(from) => sqlx::query_as(sql::USERS_BY_NAME).bind(from),
         };
-        let rows: Vec<_> = query.bind(id(limit as u64)).fetch_all(&self.readers).await?;
+        let rows: Vec<_> = self.readers.all(query.bind(id(limit as u64))).await?;
         rows.into_iter().map(row::user_row).collect()
     }
 
     async fn trace(&self, conv: ConversationId, seq: Seq) -> Result<Option<Trace>> {
-        let mut tx = self.readers.begin().await?;
+        let mut reader = self.readers.lease().await?;
+        let mut tx = reader.begin().await?;
         sql::trace(&mut tx, conv, seq).await
     }
 

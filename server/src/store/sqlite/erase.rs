@@ -42,7 +42,8 @@ impl SqliteStore {
         limit: usize,
     ) -> Result<Expired> {
         let after = after.map_or((i64::MIN, 0, 0), |mark| (mark.at, mark.conv.key(), id(mark.seq.0)));
-        let mut tx = self.begin().await?;
+        let mut writer = self.writer.lease().await?;
+        let mut tx = writer.begin_immediate().await?;
         let looked: Vec<(i64, i64, i64, i64)> = sqlx::query_as(COMMITTED)
             .bind(after.0)
             .bind(after.1)
@@ -75,7 +76,8 @@ impl SqliteStore {
         from: ClientMsgId,
         limit: usize,
     ) -> Result<Erased> {
-        let mut tx = self.begin().await?;
+        let mut writer = self.writer.lease().await?;
+        let mut tx = writer.begin_immediate().await?;
         let looked: Vec<(Vec<u8>, i64, i64)> = sqlx::query_as(OF_USER)
             .bind(conv.key())
             .bind(id(user.number()))
@@ -93,13 +95,12 @@ impl SqliteStore {
 
     pub(super) async fn write_name_in(&self, conv: ConversationId, seq: Seq, body: &EntryBody) -> Result<()> {
         let (kind, text) = record::encode(body);
-        sqlx::query("update entry set body = ? where conversation = ? and seq = ? and kind = ?")
+        let query = sqlx::query("update entry set body = ? where conversation = ? and seq = ? and kind = ?")
             .bind(text.into_owned())
             .bind(conv.key())
             .bind(id(seq.0))
-            .bind(i64::from(kind))
-            .execute(&self.writer)
-            .await?;
+            .bind(i64::from(kind));
+        self.writer.execute(query).await?;
         Ok(())
     }
 
@@ -110,13 +111,12 @@ impl SqliteStore {
         limit: usize,
     ) -> Result<Vec<ConversationId>> {
         let (group, peer) = after_parts(user, after);
-        let rows: Vec<(i64, i64)> = sqlx::query_as(CONVERSATIONS)
+        let query = sqlx::query_as(CONVERSATIONS)
             .bind(id(user.number()))
             .bind(id(group))
             .bind(id(peer))
-            .bind(id(limit as u64))
-            .fetch_all(&self.readers)
-            .await?;
+            .bind(id(limit as u64));
+        let rows: Vec<(i64, i64)> = self.readers.all(query).await?;
         row::conversations(user, rows, limit)
     }
 }
@@ -158,11 +158,8 @@ mod tests {
             (CONVERSATIONS, "SEARCH friend USING PRIMARY KEY (user_id=? AND peer_id>?)"),
         ];
         for (sql, expected) in statements {
-            let rows: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(AssertSqlSafe(format!("explain query plan {sql}")))
-                    .fetch_all(&store.writer)
-                    .await
-                    .unwrap();
+            let query = sqlx::query_as(AssertSqlSafe(format!("explain query plan {sql}")));
+            let rows: Vec<(i64, i64, i64, String)> = store.writer.all(query).await.unwrap();
             let plan: Vec<_> = rows.into_iter().map(|(.., detail)| detail).collect();
             assert!(plan.iter().any(|step| step.starts_with(expected)), "{sql}: {plan:#?}");
             let bad = |step: &String| {

@@ -1,10 +1,9 @@
 //! Pages of logs.
 
 use protocol::{ClientMsgId, ConversationId, Entry, Seq};
-use sqlx::SqlitePool;
 
 use super::{
-    Result, StoreError,
+    Connections, Result, StoreError,
     row::{entry, id},
     within_bytes,
 };
@@ -31,19 +30,18 @@ const BEFORE: &str = "\
 
 /// See `Store::entries`.
 pub(super) async fn after(
-    readers: &SqlitePool,
+    readers: &Connections,
     conv: ConversationId,
     after: Seq,
     limit: usize,
     bytes_max: usize,
 ) -> Result<Vec<Entry>> {
-    let page = sqlx::query_as(AFTER)
+    let query = sqlx::query_as(AFTER)
         .bind(conv.key())
         .bind(id(after.0))
         .bind(id(limit as u64))
-        .bind(id(bytes_max as u64))
-        .fetch_one(readers)
-        .await?;
+        .bind(id(bytes_max as u64));
+    let page = readers.one(query).await?;
     let mut entries = entries(conv, page)?;
     entries.sort_unstable_by_key(|entry| entry.seq);
     entries.truncate(within_bytes(entries.iter(), bytes_max));
@@ -52,21 +50,20 @@ pub(super) async fn after(
 
 /// See `Store::entries_before`.
 pub(super) async fn before(
-    readers: &SqlitePool,
+    readers: &Connections,
     conv: ConversationId,
     from: Seq,
     before: Seq,
     limit: usize,
     bytes_max: usize,
 ) -> Result<Vec<Entry>> {
-    let page = sqlx::query_as(BEFORE)
+    let query = sqlx::query_as(BEFORE)
         .bind(conv.key())
         .bind(id(from.0))
         .bind(id(before.0))
         .bind(id(limit as u64))
-        .bind(id(bytes_max as u64))
-        .fetch_one(readers)
-        .await?;
+        .bind(id(bytes_max as u64));
+    let page = readers.one(query).await?;
     let mut entries = entries(conv, page)?;
     entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.seq));
     entries.truncate(within_bytes(entries.iter(), bytes_max));

@@ -24,8 +24,7 @@ const HIGHEST: &str = "select name, seq from sqlite_sequence order by name";
 impl SqliteStore {
     /// All tables.
     pub(in crate::store) async fn tables(&self) -> Result<Vec<Table>> {
-        let rows: Vec<(String, String, String, i64)> =
-            sqlx::query_as(COLUMNS).fetch_all(&self.readers).await?;
+        let rows: Vec<(String, String, String, i64)> = self.readers.all(sqlx::query_as(COLUMNS)).await?;
         let mut tables: BTreeMap<String, Vec<(Column, i64)>> = BTreeMap::new();
         for (table, name, kind, place) in rows {
             let kind = match kind.as_str() {
@@ -64,20 +63,20 @@ impl SqliteStore {
                 Value::Bytes(bytes) => query.bind(bytes.clone()),
             };
         }
-        let rows = query.fetch_all(&self.readers).await?;
+        let rows = self.readers.rows(query).await?;
         rows.iter().map(|row| values(table, row)).collect()
     }
 
     /// How many rows a table has.
     pub(in crate::store) async fn count(&self, table: &Table) -> Result<u64> {
         let sql = AssertSqlSafe(format!("select count(*) from {}", quoted(&table.name)));
-        let (count,): (i64,) = sqlx::query_as(sql).fetch_one(&self.readers).await?;
+        let (count,): (i64,) = self.readers.one(sqlx::query_as(sql)).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
     /// The highest number that a row was ever given, of each table that gives numbers.
     pub(in crate::store) async fn highest_numbers(&self) -> Result<Vec<(String, i64)>> {
-        Ok(sqlx::query_as(HIGHEST).fetch_all(&self.readers).await?)
+        Ok(self.readers.all(sqlx::query_as(HIGHEST)).await?)
     }
 }
 

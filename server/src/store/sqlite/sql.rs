@@ -1,7 +1,7 @@
 //! The statements that more than one call makes.
 
 use protocol::{ClientMsgId, Conversation, ConversationId, Seq, UserId};
-use sqlx::SqliteConnection;
+use sqlx::{Sqlite, SqliteConnection, query::QueryAs, sqlite::SqliteArguments};
 
 use super::{
     DirectRights, Effect, GroupRights, KnownGroup, Result, Rights, Snapshot, Trace,
@@ -133,20 +133,19 @@ pub(super) async fn snapshot(from: &mut SqliteConnection, conv: ConversationId) 
     Ok(Snapshot { conv, head: seq(head)?, rights })
 }
 
-/// The group that a user made with a message id.
-pub(super) async fn created_with(
-    from: &mut SqliteConnection,
+/// Asks for the group that a user made with a message id.
+pub(super) fn created_with<'q>(
     creator: UserId,
     mid: ClientMsgId,
-) -> Result<Option<KnownGroup>> {
-    let row: Option<(i64, String, String)> =
-        sqlx::query_as("select id, name, description from chat_group where creator_id = ? and mid = ?")
-            .bind(id(creator.number()))
-            .bind(mid.0.to_vec())
-            .fetch_optional(from)
-            .await?;
-    row.map(|(number, name, description)| Ok(KnownGroup { group: group(number)?, name, description }))
-        .transpose()
+) -> QueryAs<'q, Sqlite, (i64, String, String), SqliteArguments> {
+    sqlx::query_as("select id, name, description from chat_group where creator_id = ? and mid = ?")
+        .bind(id(creator.number()))
+        .bind(mid.0.to_vec())
+}
+
+/// The answer.
+pub(super) fn known_group((number, name, description): (i64, String, String)) -> Result<KnownGroup> {
+    Ok(KnownGroup { group: group(number)?, name, description })
 }
 
 /// Writes a side row within the caller's transaction.

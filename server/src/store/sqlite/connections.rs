@@ -1,0 +1,257 @@
+//! Connections to the file: a fixed number, each with a thread of its own, which carries out what it is given in that order.
+//!
+//! A connection is given back as soon as a call has ended, also if the call was dropped half-way: what the thread is still at comes before
+//! whatever it is given next, and a transaction that was left open is rolled back first. (A pool of sqlx asks the thread first whether it is
+//! there, in a task of its own: one more change of threads each way for every call.)
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, FromRow, Sqlite, SqliteConnection, Transaction,
+    query::{Query, QueryAs},
+    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteQueryResult, SqliteRow},
+};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
+
+/// How long a call may wait for its turn.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Connections with the same purpose.
+#[derive(Debug)]
+pub(super) struct Connections {
+    options: SqliteConnectOptions,
+    count: u32,
+    idle: Mutex<Vec<SqliteConnection>>,
+    permits: Semaphore,
+}
+
+/// A connection in use.
+pub(super) struct Lease<'a> {
+    from: &'a Connections,
+    /// Taken when the lease is dropped.
+    connection: Option<SqliteConnection>,
+    /// Whether every further call would fail.
+    useless: bool,
+    /// Free for others when the connection is there again: fields are dropped last.
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Connections {
+    /// So many, all open.
+    pub(super) async fn open(options: SqliteConnectOptions, count: u32) -> sqlx::Result<Self> {
+        let mut idle = Vec::new();
+        for _ in 0..count {
+            idle.push(options.connect().await?);
+        }
+        Ok(Self { options, count, idle: Mutex::new(idle), permits: Semaphore::new(count as usize) })
+    }
+
+    /// A connection of one's own.
+    pub(super) async fn lease(&self) -> sqlx::Result<Lease<'_>> {
+        let permit = timeout(WAIT_MAX, self.permits.acquire()).await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let idle = self.idle().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            // One has become useless.
+            None => self.options.connect().await?,
+        };
+        Ok(Lease { from: self, connection: Some(connection), useless: false, _permit: permit })
+    }
+
+    /// The rows of a query.
+    pub(super) async fn all<O>(&self, query: QueryAs<'_, Sqlite, O, SqliteArguments>) -> sqlx::Result<Vec<O>>
+    where
+        O: Send + Unpin + for<'r> FromRow<'r, SqliteRow>,
+    {
+        let mut lease = self.lease().await?;
+        let rows = query.fetch_all(&mut *lease).await;
+        lease.end(rows)
+    }
+
+    /// The row of a query that has one.
+    pub(super) async fn one<O>(&self, query: QueryAs<'_, Sqlite, O, SqliteArguments>) -> sqlx::Result<O>
+    where
+        O: Send + Unpin + for<'r> FromRow<'r, SqliteRow>,
+    {
+        self.optional(query).await?.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// The first row of a query, if it has any. Not for one that writes: what its end says is not heard.
+    pub(super) async fn optional<O>(
+        &self,
+        query: QueryAs<'_, Sqlite, O, SqliteArguments>,
+    ) -> sqlx::Result<Option<O>>
+    where
+        O: Send + Unpin + for<'r> FromRow<'r, SqliteRow>,
+    {
+        let mut lease = self.lease().await?;
+        let row = query.fetch_optional(&mut *lease).await;
+        lease.end(row)
+    }
+
+    /// The rows of a query, as they come.
+    pub(super) async fn rows(
+        &self,
+        query: Query<'_, Sqlite, SqliteArguments>,
+    ) -> sqlx::Result<Vec<SqliteRow>> {
+        let mut lease = self.lease().await?;
+        let rows = query.fetch_all(&mut *lease).await;
+        lease.end(rows)
+    }
+
+    /// Carries out a statement that is a transaction of its own.
+    pub(super) async fn execute(
+        &self,
+        query: Query<'_, Sqlite, SqliteArguments>,
+    ) -> sqlx::Result<SqliteQueryResult> {
+        let mut lease = self.lease().await?;
+        let done = query.execute(&mut *lease).await;
+        lease.end(done)
+    }
+
+    /// Waits for those in use, closes all, and lets nobody in any more.
+    pub(super) async fn close(&self) {
+        let all = self.permits.acquire_many(self.count).await;
+        self.permits.close();
+        drop(all);
+        loop {
+            let Some(connection) = self.idle().pop() else { return };
+            // Only a courtesy to the file.
+            let _ = connection.close().await;
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<SqliteConnection>> {
+        // A list is a list at any point of a writer.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease<'_> {
+    /// Begins a transaction that reads one moment.
+    pub(super) async fn begin(&mut self) -> sqlx::Result<Transaction<'_, Sqlite>> {
+        self.begin_with("begin").await
+    }
+
+    /// Begins a transaction that writes: others that do wait for it.
+    pub(super) async fn begin_immediate(&mut self) -> sqlx::Result<Transaction<'_, Sqlite>> {
+        self.begin_with("begin immediate").await
+    }
+
+    async fn begin_with(&mut self, statement: &'static str) -> sqlx::Result<Transaction<'_, Sqlite>> {
+        let begun = self.connection.as_mut().expect(LEASED).begin_with(statement).await;
+        self.useless = begun.as_ref().is_err_and(is_end);
+        begun
+    }
+
+    /// The end of a call: afterwards the connection is given back, unless it has become useless.
+    pub(super) fn end<T>(mut self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
+        self.useless = outcome.as_ref().is_err_and(is_end);
+        outcome
+    }
+}
+
+const LEASED: &str = "a lease has its connection";
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        // A useless one is closed: the next call makes another.
+        let connection = self.connection.take().filter(|_| !self.useless);
+        self.from.idle().extend(connection);
+    }
+}
+
+impl Deref for Lease<'_> {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        self.connection.as_ref().expect(LEASED)
+    }
+}
+
+impl DerefMut for Lease<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        self.connection.as_mut().expect(LEASED)
+    }
+}
+
+/// Whether every further call on the connection would fail: its thread has ended, or has lost count of its transactions.
+fn is_end(error: &sqlx::Error) -> bool {
+    use sqlx::Error::{BeginFailed, InvalidSavePointStatement, WorkerCrashed};
+    matches!(error, WorkerCrashed | InvalidSavePointStatement | BeginFailed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn a_table(folder: &tempfile::TempDir) -> Connections {
+        let options = SqliteConnectOptions::new().filename(folder.path().join("db")).create_if_missing(true);
+        let connections = Connections::open(options, 1).await.unwrap();
+        connections.execute(sqlx::query("create table t (n integer primary key)")).await.unwrap();
+        connections
+    }
+
+    async fn numbers(connections: &Connections) -> Vec<(i64,)> {
+        connections.all(sqlx::query_as("select n from t order by n")).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_dropped_half_way_is_over_before_the_next_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = a_table(&folder).await;
+        {
+            let mut lease = connections.lease().await.unwrap();
+            let mut tx = lease.begin_immediate().await.unwrap();
+            sqlx::query("insert into t values (1)").execute(&mut *tx).await.unwrap();
+        }
+        // Given to the thread, and not waited for: it is carried out, or it never was given.
+        let insert = connections.execute(sqlx::query("insert into t values (2)"));
+        assert!(futures_util::poll!(std::pin::pin!(insert)).is_pending());
+        let mut lease = connections.lease().await.unwrap();
+        let mut tx = lease.begin_immediate().await.unwrap();
+        sqlx::query("insert into t values (3)").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        drop(lease);
+        assert_eq!(numbers(&connections).await, [(2,), (3,)]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_lost_count_of_its_transactions_is_not_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = a_table(&folder).await;
+        let mut lease = connections.lease().await.unwrap();
+        std::mem::forget(lease.begin_immediate().await.unwrap());
+        drop(lease);
+        let mut lease = connections.lease().await.unwrap();
+        assert!(lease.begin_immediate().await.is_err());
+        drop(lease);
+        let mut lease = connections.lease().await.unwrap();
+        let mut tx = lease.begin_immediate().await.unwrap();
+        sqlx::query("insert into t values (1)").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        drop(lease);
+        assert_eq!(numbers(&connections).await, [(1,)]);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_let_in_after_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = a_table(&folder).await;
+        let lease = connections.lease().await.unwrap();
+        let mut closing = std::pin::pin!(connections.close());
+        assert!(futures_util::poll!(&mut closing).is_pending(), "one is in use");
+        drop(lease);
+        closing.await;
+        assert!(matches!(connections.lease().await, Err(sqlx::Error::PoolClosed)));
+        connections.close().await;
+    }
+}
