@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use protocol::{
     ClientMsgId, ConversationId, EntryBody, ErrorBody, ErrorCode, Token, UserId,
-    message::{Account, Appended, ChangePassword, LoggedIn, Login, Password, Register, Registered},
+    message::{Account, Appended, ChangePassword, Cursors, LoggedIn, Login, Password, Register, Registered},
     text::{PASSWORD_BYTES_MAX, name_key, user_name},
 };
 
-use super::{Opened, Who, friends::submit, open, store_error, token_hash};
+use super::{Opened, Who, friends::submit, store_error, token_hash};
 use crate::{
     erasure,
     node::Node,
@@ -186,12 +186,12 @@ async fn open_verified(
     let hash = token_hash(&token);
     let expires_at = node.clock.after(node.config.token_lifetime);
     let who = Who { user, name: name.as_str().into() };
-    let (opened, refused, _) = open(node, who, hash, &Default::default()).await?;
-    // After the session reads the user's notices: a change of the password up to here is seen now, and of a later one it is told.
+    let mut opened = Opened::new(node, who, hash)?;
     let added = node.store.add_token(&hash, user, &password_hash, expires_at, TOKENS_PER_USER).await;
-    if !added.map_err(|e| store_error(&e))? {
-        return Ok(None);
-    }
+    let Some(opening) = added.map_err(|e| store_error(&e))? else { return Ok(None) };
+    let begun = opened.begin(opening, &Cursors::new()).await.map_err(|e| store_error(&e))?;
+    // The password was changed meanwhile, or an operator ended the user's sessions.
+    let Some(refused) = begun else { return Ok(None) };
     node.metrics.login("password");
     let reply = LoggedIn { user, name, token: Some(token), token_expires_at: Some(expires_at), refused };
     Ok(Some((reply, opened)))

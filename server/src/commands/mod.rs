@@ -21,7 +21,7 @@ use tracing::error;
 pub(crate) use self::friends::submit;
 pub use self::{
     operator::{Obeyed, Order, find_account, obey},
-    session::{Opened, check_token, close, is_valid, open, open_with_token, token_hash},
+    session::{Opened, check_token, close, is_valid, open_with_token, token_hash},
 };
 use crate::{
     node::Node,

@@ -1,9 +1,6 @@
 //! Sessions: opening one after a login or with a token, and closing it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use protocol::{
     ConversationId, ErrorBody, ErrorCode, Token, UserId,
@@ -16,7 +13,7 @@ use crate::{
     node::Node,
     outbox::Outbox,
     session::{Session, starts},
-    store::{Opening, Result as StoreResult, TokenHash},
+    store::{Opening, Result as StoreResult, TokenHash, TokenRecord},
 };
 
 /// A session that was opened, with what the node knows of it.
@@ -37,6 +34,47 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// A session of a user, as yet without conversations, that the node knows of.
+    ///
+    /// # Errors
+    /// The user has too many sessions here.
+    pub fn new(node: &Arc<Node>, who: Who, token: TokenHash) -> Result<Self, ErrorBody> {
+        let outbox = node.registry.enter(who.user).ok_or(ErrorCode::LimitReached)?;
+        let session = Session::new(who.user);
+        Ok(Self { session, outbox, who, token, watched: BTreeSet::new(), node: Arc::clone(node) })
+    }
+
+    /// Begins to read, with cursors that start at those named, or else at the delivered ones; returns which of those named were refused. `None`
+    /// if the token was revoked: of a revocation from then on the session is told.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn begin(&mut self, opening: Opening, named: &Cursors) -> StoreResult<Option<Refused>> {
+        let Opening { settled, periods, .. } = opening;
+        let (node, user) = (&self.node, self.who.user);
+        for period in periods.iter().filter(|period| period.friend) {
+            self.watched.extend(period.conv.peer_of(user));
+        }
+        for friend in &self.watched {
+            node.registry.watch(&self.outbox, *friend);
+        }
+        // The heads after that: whatever opens for the user after the list was made is told by a notice that is read, and all that is appended
+        // is read from here on.
+        let convs: BTreeSet<_> = periods.iter().map(|period| period.conv).collect();
+        let convs: Vec<_> = convs.into_iter().collect();
+        let mut attached = node.feeds.attach(&self.outbox, &convs).await;
+        let Some(mut heads) = node.store.heads_if_known(&self.token, &convs).await? else { return Ok(None) };
+        for place in &attached {
+            node.feeds.start(place, heads.get(&place.cell.conv).copied().unwrap_or_default());
+        }
+        heads.insert(ConversationId::notices(user), settled);
+        let (starts, refused) = starts(&periods, named, &heads);
+        // In the order of the starts, without those where nothing is left to be read.
+        attached.retain(|place| starts.contains_key(&place.cell.conv));
+        self.session.open(attached, starts, settled);
+        Ok(Some(refused))
+    }
+
     /// From now on the session is told of this friend's presence.
     pub fn watch(&mut self, friend: UserId) {
         self.node.registry.watch(&self.outbox, friend);
@@ -61,85 +99,36 @@ pub fn token_hash(token: &Token) -> TokenHash {
     Sha256::digest(token.0).into()
 }
 
-/// Opens a session whose cursors start at those named, or else at the delivered ones; and says whether its token was known when it had begun to
-/// read the user's notices: of a revocation from then on the session is told.
-///
-/// # Errors
-/// The user has too many sessions here, or the store failed.
-pub async fn open(
-    node: &Arc<Node>,
-    who: Who,
-    token: TokenHash,
-    named: &Cursors,
-) -> Result<(Opened, Refused, bool), ErrorBody> {
-    let user = who.user;
-    let outbox = node.registry.enter(user).ok_or(ErrorCode::LimitReached)?;
-    let session = Session::new(user);
-    let mut opened = Opened { session, outbox, who, token, watched: BTreeSet::new(), node: Arc::clone(node) };
-    let (refused, token_known) = fill(node, &mut opened, named).await.map_err(|e| store_error(&e))?;
-    Ok((opened, refused, token_known))
-}
-
-async fn fill(node: &Arc<Node>, opened: &mut Opened, named: &Cursors) -> StoreResult<(Refused, bool)> {
-    let user = opened.who.user;
-    let own = ConversationId::notices(user);
-    // The notices first: whatever opens for the user after their head is told there, and what opened before is among the periods.
-    let mut attached = node.feeds.attach(&opened.outbox, &[own]).await;
-    let named_convs: Vec<_> = named.keys().copied().collect();
-    let Opening { token_known, settled, periods } =
-        node.store.opening(user, &opened.token, &named_convs).await?;
-    node.feeds.start(&attached[0], settled);
-    for period in periods.iter().filter(|period| period.friend) {
-        opened.watched.extend(period.conv.peer_of(user));
-    }
-    for friend in &opened.watched {
-        node.registry.watch(&opened.outbox, *friend);
-    }
-    let others: BTreeSet<_> = periods.iter().map(|period| period.conv).filter(|conv| *conv != own).collect();
-    let others: Vec<_> = others.into_iter().collect();
-    attached.extend(node.feeds.attach(&opened.outbox, &others).await);
-    let mut heads = if others.is_empty() { BTreeMap::new() } else { node.store.heads(&others).await? };
-    for place in &attached[1..] {
-        node.feeds.start(place, heads.get(&place.cell.conv).copied().unwrap_or_default());
-    }
-    heads.insert(own, settled);
-    let (starts, refused) = starts(&periods, named, &heads);
-    // In the order of the starts, without those where nothing is left to be read.
-    attached.retain(|place| starts.contains_key(&place.cell.conv));
-    attached.sort_by_key(|place| place.cell.conv);
-    opened.session.open(attached, starts, settled);
-    Ok((refused, token_known))
-}
-
 /// Opens a session with a token.
 ///
 /// # Errors
-/// Too many resumes wait, or the token is unknown or expired; see also [`open`].
+/// Too many resumes wait, the token is unknown or expired, the user has too many sessions here, or the store failed.
 pub async fn open_with_token(
     node: &Arc<Node>,
     token: Token,
     named: &Cursors,
 ) -> Result<(LoggedIn, Opened), ErrorBody> {
     let _admitted = node.resumes.enter().await?;
-    let (who, hash) = check_token(node, token).await?;
-    let (user, name) = (who.user, who.name.to_string());
-    let (opened, refused, token_known) = open(node, who, hash, named).await?;
-    if !token_known {
-        return Err(ErrorCode::BadToken.into());
-    }
+    let hash = token_hash(&token);
+    let named_convs: Vec<_> = named.keys().copied().collect();
+    let opening = node.store.opening(&hash, &named_convs).await.map_err(|e| store_error(&e))?;
+    let valid = |opening: &Opening| opening.token.expires_at > node.clock.now();
+    let opening = opening.filter(valid).ok_or(ErrorCode::BadToken)?;
+    let TokenRecord { user, name, .. } = opening.token.clone();
+    let mut opened = Opened::new(node, Who { user, name: name.as_str().into() }, hash)?;
+    let refused = opened.begin(opening, named).await.map_err(|e| store_error(&e))?;
+    let refused = refused.ok_or(ErrorCode::BadToken)?;
     node.metrics.login("token");
     Ok((LoggedIn { user, name, token: None, token_expires_at: None, refused }, opened))
 }
 
-/// Whom a token belongs to.
+/// Sees that a token is one of somebody's.
 ///
 /// # Errors
 /// The token is unknown or expired, or the store failed.
-pub async fn check_token(node: &Arc<Node>, token: Token) -> Result<(Who, TokenHash), ErrorBody> {
-    let hash = token_hash(&token);
-    let record = node.store.token(&hash).await.map_err(|e| store_error(&e))?;
-    let record = record.filter(|record| record.expires_at > node.clock.now()).ok_or(ErrorCode::BadToken)?;
-    Ok((Who { user: record.user, name: record.name.as_str().into() }, hash))
+pub async fn check_token(node: &Arc<Node>, token: Token) -> Result<TokenRecord, ErrorBody> {
+    let record = node.store.token(&token_hash(&token)).await.map_err(|e| store_error(&e))?;
+    Ok(record.filter(|record| record.expires_at > node.clock.now()).ok_or(ErrorCode::BadToken)?)
 }
 
 /// Whether a token was not revoked; it may have expired, which ends no session.

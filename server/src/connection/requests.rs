@@ -11,8 +11,9 @@ use tracing::{debug_span, trace};
 
 use super::{Connection, State, in_background};
 use crate::{
-    commands::{self, Effect, Who},
+    commands::{self, Effect},
     committer,
+    store::TokenRecord,
 };
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -164,8 +165,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.start(async move {
             match commands::check_token(&node, token).await {
-                Ok((Who { user, name }, _)) => {
-                    let (name, refused) = (name.to_string(), Refused::new());
+                Ok(TokenRecord { user, name, .. }) => {
+                    let refused = Refused::new();
                     let reply = LoggedIn { user, name, token: None, token_expires_at: None, refused };
                     Effect::Resuming(commands::reply(id, Ok(reply)), token, cursors)
                 }

@@ -10,8 +10,8 @@ use protocol::{
 };
 
 use super::{
-    Change, Effect, GroupOutcome, NewEntry, NewGroup, NewUser, Outcome, Period, Reader, RegisterOutcome,
-    Store, StoreError, UsersFrom,
+    Change, Effect, GroupOutcome, NewEntry, NewGroup, NewUser, Opening, Outcome, Period, Reader,
+    RegisterOutcome, Store, StoreError, TokenHash, UsersFrom,
 };
 use crate::rights::{DirectRights, Rights};
 
@@ -88,21 +88,35 @@ async fn accounts(store: &dyn Store) -> Checked {
 
 async fn tokens(store: &dyn Store) -> Checked {
     for (number, expires_at) in [(1, 100), (2, 300), (3, 200), (4, 400)] {
-        assert!(store.add_token(&[number; 32], user(1), "hash of Kirito", expires_at, 3).await?);
+        let opening = store.add_token(&[number; 32], user(1), "hash of Kirito", expires_at, 3).await?;
+        let opening = opening.expect("that is the password's hash");
+        assert_eq!(opening.token.expires_at, expires_at);
+        assert_eq!(store.opening(&[number; 32], &[]).await?, Some(opening));
     }
-    assert!(store.add_token(&[9; 32], user(2), "hash of kir", 50, 3).await?);
-    assert!(!store.add_token(&[8; 32], user(2), "an old hash", 60, 3).await?, "the password is another one");
-    assert!(!store.add_token(&[8; 32], user(99), "hash of kir", 60, 3).await?, "there is no such user");
+    assert!(store.add_token(&[9; 32], user(2), "hash of kir", 50, 3).await?.is_some());
+    assert_eq!(
+        store.add_token(&[8; 32], user(2), "an old hash", 60, 3).await?,
+        None,
+        "the password is another one"
+    );
+    assert_eq!(
+        store.add_token(&[8; 32], user(99), "hash of kir", 60, 3).await?,
+        None,
+        "there is no such user"
+    );
     assert_eq!(store.token(&[8; 32]).await?, None);
     assert_eq!(store.token(&[1; 32]).await?, None, "only the newest are kept");
     let token = store.token(&[3; 32]).await?.expect("it is among the newest");
     assert_eq!((token.user, token.name.as_str(), token.expires_at), (user(1), "Kirito", 200));
     assert_eq!(store.token(&[9; 32]).await?.map(|token| token.user), Some(user(2)), "another user's stay");
-    assert!(store.opening(user(1), &[3; 32], &[]).await?.token_known);
+    assert_eq!(store.opening(&[3; 32], &[]).await?.map(|opening| opening.token), Some(token));
+    let notices = [ConversationId::notices(user(1))];
+    assert_eq!(store.heads_if_known(&[3; 32], &notices).await?, Some([(notices[0], Seq(0))].into()));
     store.remove_token(&[3; 32]).await?;
     store.remove_token(&[3; 32]).await?;
     assert_eq!(store.token(&[3; 32]).await?, None);
-    assert!(!store.opening(user(1), &[3; 32], &[]).await?.token_known);
+    assert_eq!(store.opening(&[3; 32], &[]).await?, None);
+    assert_eq!(store.heads_if_known(&[3; 32], &notices).await?, None);
 
     assert!(!store.rehash(user(2), "an old hash", "x").await?);
     assert!(store.rehash(user(2), "hash of kir", "it's \\ better").await?);
@@ -110,7 +124,7 @@ async fn tokens(store: &dyn Store) -> Checked {
     assert_eq!(account.password_hash, "it's \\ better");
     assert!(store.token(&[9; 32]).await?.is_some(), "the password is the same");
     // The oldest is not forgotten in favour of older ones when it is the one that is added.
-    assert!(store.add_token(&[7; 32], user(1), "hash of Kirito", 1, 2).await?);
+    assert!(store.add_token(&[7; 32], user(1), "hash of Kirito", 1, 2).await?.is_some());
     assert!(store.token(&[7; 32]).await?.is_some() && store.token(&[4; 32]).await?.is_some());
     assert_eq!(store.token(&[2; 32]).await?, None);
     passwords(store).await
@@ -120,7 +134,7 @@ async fn tokens(store: &dyn Store) -> Checked {
 async fn passwords(store: &dyn Store) -> Checked {
     let notices = ConversationId::notices(user(4));
     for token in [40, 41, 42] {
-        assert!(store.add_token(&[token; 32], user(4), "hash of klein", 1000, 8).await?);
+        assert!(store.add_token(&[token; 32], user(4), "hash of klein", 1000, 8).await?.is_some());
     }
     let change = |seq, id, hash: &str, keep| Change {
         entries: vec![NewEntry { body: EntryBody::PasswordChanged, ..message(notices, seq, 4, id, "") }],
@@ -134,7 +148,7 @@ async fn passwords(store: &dyn Store) -> Checked {
     assert!(store.token(&[41; 32]).await?.is_some());
     assert_eq!((store.token(&[40; 32]).await?, store.token(&[42; 32]).await?), (None, None));
     assert!(store.token(&[9; 32]).await?.is_some(), "another user's stay");
-    assert!(!store.add_token(&[43; 32], user(4), "hash of klein", 1000, 8).await?);
+    assert_eq!(store.add_token(&[43; 32], user(4), "hash of klein", 1000, 8).await?, None);
     assert_eq!(store.entries(notices, Seq(0), 9, 99).await?[0].body, EntryBody::PasswordChanged);
     let snapshot = &store.snapshots(&[notices]).await?[0];
     assert_eq!((snapshot.head, &snapshot.rights), (Seq(1), &Rights::Notices));
@@ -331,10 +345,7 @@ async fn groups(store: &dyn Store) -> Checked {
         notices[0].body,
         EntryBody::Opened { opened: conv, after: Seq(0), title: "happy game".into() }
     );
-    assert_eq!(
-        Some(store.opening(user(1), &[0; 32], &[]).await?.settled),
-        notices.last().map(|last| last.seq)
-    );
+    assert_eq!(Some(opening(store, user(1), &[]).await?.settled), notices.last().map(|last| last.seq));
 
     let join = |who: u64, seq: u64, id: u8| Change {
         entries: vec![NewEntry { body: EntryBody::Joined, ..message(conv, seq, who, id, "") }],
@@ -408,7 +419,7 @@ async fn groups(store: &dyn Store) -> Checked {
 async fn delivered(store: &dyn Store) -> Checked {
     let delivered = async |number| {
         let notices = ConversationId::notices(user(number));
-        let periods = store.opening(user(number), &[0; 32], &[]).await?.periods;
+        let periods = opening(store, user(number), &[]).await?.periods;
         let own = periods.iter().find(|period| period.conv == notices).expect("everyone has notices");
         assert_eq!((own.from, own.until), (Seq(1), None));
         Ok::<_, StoreError>(own.delivered)
@@ -424,13 +435,24 @@ async fn delivered(store: &dyn Store) -> Checked {
     store.set_delivered(&[]).await
 }
 
-/// What a session of the user starts from, but the period in their notices.
+/// What a session of the user starts from, by a token that is theirs for that long.
+async fn opening(store: &dyn Store, user: UserId, named: &[ConversationId]) -> Result<Opening, StoreError> {
+    const TOKEN: TokenHash = [200; 32];
+    let account = store.account(&Account::Number(user)).await?.expect("it was registered");
+    let added = store.add_token(&TOKEN, user, &account.password_hash, 0, 64).await?;
+    assert_eq!(added.map(|opening| opening.token.user), Some(user));
+    let opening = store.opening(&TOKEN, named).await?;
+    store.remove_token(&TOKEN).await?;
+    Ok(opening.expect("its token is there"))
+}
+
+/// The same, but the period in their notices, and whose it is.
 async fn periods(
     store: &dyn Store,
     user: UserId,
     named: &[ConversationId],
 ) -> Result<Vec<Period>, StoreError> {
-    let mut periods = store.opening(user, &[0; 32], named).await?.periods;
+    let mut periods = opening(store, user, named).await?.periods;
     assert!(periods.is_sorted());
     periods.retain(|period| period.conv != ConversationId::notices(user));
     Ok(periods)

@@ -225,6 +225,24 @@ impl State {
         self.delivered.get(&(user, conv)).copied().unwrap_or_default()
     }
 
+    fn token(&self, hash: &TokenHash) -> Option<TokenRecord> {
+        let Token { user, expires_at } = *self.tokens.get(hash)?;
+        Some(TokenRecord { user, name: self.user_name(user), expires_at })
+    }
+
+    /// See [`Store::opening`].
+    fn opening(&self, token: &TokenHash, named: &[ConversationId]) -> Option<Opening> {
+        let token = self.token(token)?;
+        let notices = ConversationId::notices(token.user);
+        let mut periods = self.all_periods(token.user);
+        periods.retain(|period| {
+            period.until.is_none_or(|until| until > period.delivered) || named.contains(&period.conv)
+        });
+        periods.push(Period::of_notices(token.user, self.delivered(token.user, notices)));
+        periods.sort();
+        Some(Opening { token, settled: self.head(notices), periods })
+    }
+
     /// All periods of a user in direct conversations and groups, ordered.
     fn all_periods(&self, user: UserId) -> Vec<Period> {
         let direct = self.friends.range((user, lowest())..).take_while(|((owner, _), _)| *owner == user);
@@ -324,10 +342,10 @@ impl Store for MemoryStore {
         verified: &str,
         expires_at: UnixMillis,
         keep: usize,
-    ) -> Result<bool> {
+    ) -> Result<Option<Opening>> {
         let mut state = self.state();
         if state.users.get(&user).is_none_or(|row| row.password_hash != verified) {
-            return Ok(false);
+            return Ok(None);
         }
         let mut own: Vec<_> = state
             .tokens
@@ -340,16 +358,11 @@ impl Store for MemoryStore {
             state.tokens.remove(old);
         }
         state.tokens.insert(*hash, Token { user, expires_at });
-        Ok(true)
+        Ok(state.opening(hash, &[]))
     }
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
-        let state = self.state();
-        Ok(state.tokens.get(hash).map(|token| TokenRecord {
-            user: token.user,
-            name: state.user_name(token.user),
-            expires_at: token.expires_at,
-        }))
+        Ok(self.state().token(hash))
     }
 
     async fn remove_token(&self, hash: &TokenHash) -> Result<()> {
@@ -434,6 +447,16 @@ impl Store for MemoryStore {
         Ok(convs.iter().map(|conv| (*conv, state.head(*conv))).collect())
     }
 
+    async fn heads_if_known(
+        &self,
+        token: &TokenHash,
+        convs: &[ConversationId],
+    ) -> Result<Option<BTreeMap<ConversationId, Seq>>> {
+        let state = self.state();
+        let heads = || convs.iter().map(|conv| (*conv, state.head(*conv))).collect();
+        Ok(state.tokens.contains_key(token).then(heads))
+    }
+
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
         let state = self.state();
         Ok(convs.iter().map(|conv| state.snapshot(*conv)).collect())
@@ -491,17 +514,8 @@ impl Store for MemoryStore {
         Ok(Advanced { until, heads: heads.into_iter().take(limit).collect(), truncated })
     }
 
-    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
-        let state = self.state();
-        let notices = ConversationId::notices(user);
-        let mut periods = state.all_periods(user);
-        periods.retain(|period| {
-            period.until.is_none_or(|until| until > period.delivered) || named.contains(&period.conv)
-        });
-        periods.push(Period::of_notices(user, state.delivered(user, notices)));
-        periods.sort();
-        let (token_known, settled) = (state.tokens.contains_key(token), state.head(notices));
-        Ok(Opening { token_known, settled, periods })
+    async fn opening(&self, token: &TokenHash, named: &[ConversationId]) -> Result<Option<Opening>> {
+        Ok(self.state().opening(token, named))
     }
 
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {

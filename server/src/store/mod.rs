@@ -256,8 +256,8 @@ impl Period {
 /// What [`Store::opening`] found, in one look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
-    /// Whether the token is known, expired or not.
-    pub token_known: bool,
+    /// Whose token it is, and until when it is valid.
+    pub token: TokenRecord,
     /// The head of the user's notices: what opened for the user up to there is among the periods.
     pub settled: Seq,
     /// The user's periods, ordered: the one in their notices, those not ended, ended ones not yet delivered, and all of the groups named.
@@ -476,10 +476,13 @@ pub trait Store: Send + Sync + 'static {
     /// Another form of the same password's hash, if it is still `from`. Returns whether it was.
     async fn rehash(&self, user: UserId, from: &str, to: &str) -> Result<bool>;
     /// Keeps a token's hash, if the hash of the user's password is still `verified`; of the user's earlier ones the newest
-    /// `keep - 1` stay. Returns whether it was.
+    /// `keep - 1` stay.
     ///
     /// So a login with a password that is changed at the same time either comes first, and its token goes with the change
     /// ([`Effect::SetPassword`]), or fails.
+    ///
+    /// Returns what the session starts from, as [`opening`](Self::opening) does; `None` if the hash is another one, or the token was
+    /// forgotten again at once.
     async fn add_token(
         &self,
         hash: &TokenHash,
@@ -487,7 +490,7 @@ pub trait Store: Send + Sync + 'static {
         verified: &str,
         expires_at: UnixMillis,
         keep: usize,
-    ) -> Result<bool>;
+    ) -> Result<Option<Opening>>;
     /// Whom a token belongs to, expired or not.
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>>;
     /// Forgets a token.
@@ -515,6 +518,12 @@ pub trait Store: Send + Sync + 'static {
     async fn resolve(&self, keys: &[MidKey], convs: &[ConversationId]) -> Result<Resolved>;
     /// The heads of these logs; 0 of those without entries.
     async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>>;
+    /// The same of one conversation or more, if a token is known at that moment, expired or not.
+    async fn heads_if_known(
+        &self,
+        token: &TokenHash,
+        convs: &[ConversationId],
+    ) -> Result<Option<BTreeMap<ConversationId, Seq>>>;
     /// States of these conversations, each of one moment. A group that never was has no members and is deleted.
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>>;
     /// Entries above `after`, ascending: at most `limit`, and after the first only while their texts stay within
@@ -543,8 +552,9 @@ pub trait Store: Send + Sync + 'static {
 
     // --- Users in conversations ---
 
-    /// What a session of the user starts from, all of one moment; with every period in those of the groups that are `named`.
-    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening>;
+    /// What a session with a token starts from, all of one moment; with every period in those of the groups that are `named`. `None` if the
+    /// token is unknown.
+    async fn opening(&self, token: &TokenHash, named: &[ConversationId]) -> Result<Option<Opening>>;
     /// All of the user's periods in these conversations, ordered.
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>>;
     /// Raises delivered cursors; a lower value is without effect.

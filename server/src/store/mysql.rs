@@ -19,7 +19,7 @@ use protocol::{
     ClientMsgId, Conversation, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo, Role},
 };
-use sqlx::query_as;
+use sqlx::{query::QueryAs, query_as};
 
 pub(super) use self::target::Target;
 use self::{
@@ -66,6 +66,23 @@ impl MySqlStore {
         }
         Err(Failure::Conflict.into())
     }
+}
+
+/// A row of [`statements::OPENING`]: a period, or else the user's notices with the token's user, their name and its end.
+type OpeningRow =
+    (Option<i64>, Option<i64>, i64, Option<i64>, i64, bool, Option<i64>, Option<String>, Option<i64>);
+
+fn opening(rows: Vec<OpeningRow>) -> Result<Option<Opening>> {
+    let (mut own, mut periods) = (None, Vec::with_capacity(rows.len()));
+    for (peer, group, from, until, delivered, friend, user, name, expires_at) in rows {
+        match (user, name, expires_at) {
+            (Some(user), Some(name), Some(expires_at)) => {
+                own = Some((row::token((user, name, expires_at))?, from, delivered));
+            }
+            _ => periods.push((peer, group, from, until, delivered, friend)),
+        }
+    }
+    own.map(|(token, head, delivered)| row::opening(token, head, delivered, periods)).transpose()
 }
 
 #[async_trait]
@@ -116,11 +133,11 @@ impl Store for MySqlStore {
         verified: &str,
         expires_at: UnixMillis,
         keep: usize,
-    ) -> Result<bool> {
+    ) -> Result<Option<Opening>> {
         let text = statements::add_token(hash, user, verified, expires_at, keep).into_sql();
         for _ in 0..TRIES {
-            if let Some((written, _)) = self.shared.transaction_of_two_numbers(text.clone()).await? {
-                return Ok(written > 0);
+            if let Some(rows) = self.shared.transaction_with_rows(text.clone()).await? {
+                return opening(rows);
             }
         }
         Err(Failure::Conflict.into())
@@ -128,9 +145,7 @@ impl Store for MySqlStore {
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
         let query = query_as(statements::TOKEN).bind(hash.to_vec());
-        let row: Option<(i64, String, i64)> = self.shared.optional(query).await?;
-        row.map(|(user, name, expires_at)| Ok(TokenRecord { user: row::user(user)?, name, expires_at }))
-            .transpose()
+        self.shared.optional(query).await?.map(row::token).transpose()
     }
 
     async fn remove_token(&self, hash: &TokenHash) -> Result<()> {
@@ -228,9 +243,17 @@ impl Store for MySqlStore {
     }
 
     async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>> {
-        let rows: Vec<(i64, i64)> =
-            self.shared.all(query_as(statements::HEADS).bind(conv_keys(convs))).await?;
-        rows.into_iter().map(|(conv, seq)| Ok((row::conv(conv)?, row::seq(seq)?))).collect()
+        row::heads(self.shared.all(query_as(statements::HEADS).bind(conv_keys(convs))).await?)
+    }
+
+    async fn heads_if_known(
+        &self,
+        token: &TokenHash,
+        convs: &[ConversationId],
+    ) -> Result<Option<BTreeMap<ConversationId, Seq>>> {
+        let query = query_as(statements::HEADS_IF_KNOWN).bind(conv_keys(convs)).bind(token.to_vec());
+        let heads = row::heads(self.shared.all(query).await?)?;
+        Ok((!heads.is_empty()).then_some(heads))
     }
 
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
@@ -341,19 +364,17 @@ impl Store for MySqlStore {
         Ok(Advanced { until, heads, truncated })
     }
 
-    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
-        let (number, notices) = (id(user.number()), ConversationId::notices(user).key());
-        let query = query_as(statements::OPENING)
-            .bind(notices)
-            .bind(number)
-            .bind(notices)
-            .bind(token.to_vec())
-            .bind(number)
-            .bind(number)
-            .bind(row::group_numbers(named))
-            .bind(number);
-        let rows: Vec<PeriodRow> = self.shared.all(query).await?;
-        row::opening(user, rows)
+    async fn opening(&self, token: &TokenHash, named: &[ConversationId]) -> Result<Option<Opening>> {
+        let groups = row::group_numbers(named);
+        let by_token = |query: QueryAs<'static, _, _, _>| {
+            query.bind(token.to_vec()).bind(token.to_vec()).bind(token.to_vec())
+        };
+        let query = if groups == "[]" {
+            by_token(query_as(statements::OPENING))
+        } else {
+            by_token(query_as(statements::OPENING_NAMED.as_str())).bind(groups).bind(token.to_vec())
+        };
+        opening(self.shared.all(query).await?)
     }
 
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {

@@ -1,10 +1,13 @@
 //! Between the rows of a database and our types; the same for all of them.
 
+use std::collections::BTreeMap;
+
 use protocol::{ClientMsgId, Conversation, ConversationId, Entry, GroupId, Seq, UserId, message::Role};
 use serde::Serialize;
 
 use super::{
-    AccountRecord, Mark, MidKey, Opening, Period, Reader, Result, StoreError, UserRow, is_locked, record,
+    AccountRecord, Mark, MidKey, Opening, Period, Reader, Result, StoreError, TokenRecord, UserRow,
+    is_locked, record,
 };
 
 impl From<sqlx::Error> for StoreError {
@@ -141,20 +144,29 @@ pub(super) fn periods(owner: UserId, rows: Vec<PeriodRow>) -> Result<Vec<Period>
     Ok(periods)
 }
 
-/// What a session starts from. The row of neither peer nor group is that of the notices: their head as the first entry, their delivered
-/// cursor, and whether the token is known. A period may come twice, as one that is not delivered and as one that was asked for.
-pub(super) fn opening(owner: UserId, rows: Vec<PeriodRow>) -> Result<Opening> {
-    let (own, rows): (Vec<_>, Vec<_>) =
-        rows.into_iter().partition(|(peer, in_group, ..)| peer.is_none() && in_group.is_none());
-    let [(_, _, head, _, delivered, token_known)] = own[..] else {
-        return Err(StoreError::Corrupt("not one row about the notices".into()));
-    };
-    let own = Period::of_notices(owner, seq(delivered)?);
-    let mut periods = periods(owner, rows)?;
-    periods.push(own);
+/// A token: its user's number and name, and when it expires.
+pub(super) fn token((number, name, expires_at): (i64, String, i64)) -> Result<TokenRecord> {
+    Ok(TokenRecord { user: user(number)?, name, expires_at })
+}
+
+/// What a session starts from: its token, the head of the user's notices and their delivered cursor, and the other periods. One of those may
+/// come twice, as one that is not delivered and as one that was asked for.
+pub(super) fn opening(
+    token: TokenRecord,
+    head: i64,
+    delivered: i64,
+    rows: Vec<PeriodRow>,
+) -> Result<Opening> {
+    let mut periods = periods(token.user, rows)?;
+    periods.push(Period::of_notices(token.user, seq(delivered)?));
     periods.sort();
     periods.dedup();
-    Ok(Opening { token_known, settled: seq(head)?, periods })
+    Ok(Opening { token, settled: seq(head)?, periods })
+}
+
+/// Heads out of conversations and seqs.
+pub(super) fn heads(rows: Vec<(i64, i64)>) -> Result<BTreeMap<ConversationId, Seq>> {
+    rows.into_iter().map(|(key, head)| Ok((conv(key)?, seq(head)?))).collect()
 }
 
 /// JSON for a table function: one bound value for a list of any length.

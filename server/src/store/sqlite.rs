@@ -8,6 +8,7 @@ mod connections;
 mod erase;
 mod pages;
 mod rows;
+mod sessions;
 mod sql;
 
 use std::{
@@ -36,7 +37,7 @@ use super::{
     Mark, MemberRow, MidKey, NewEntry, NewGroup, NewUser, Opening, Outcome, Period, RegisterOutcome,
     Resolved, Result, Snapshot, Store, StoreError, TokenHash, TokenRecord, Trace, UserRow, UsersFrom, record,
     renumber,
-    row::{self, conv_keys, entry, id, json_keys, role},
+    row::{self, entry, id, json_keys, role},
     schema::contraction,
     within_bytes,
 };
@@ -279,35 +280,9 @@ impl Store for SqliteStore {
         verified: &str,
         expires_at: UnixMillis,
         keep: usize,
-    ) -> Result<bool> {
-        let mut writer = self.writer.lease().await?;
-        let mut tx = writer.begin_immediate().await?;
-        let current: Option<(i64,)> =
-            sqlx::query_as("select id from user where id = ? and password_hash = ?")
-                .bind(id(user.number()))
-                .bind(verified)
-                .fetch_optional(&mut *tx)
-                .await?;
-        if current.is_none() {
-            tx.rollback().await?;
-            return Ok(false);
-        }
-        sqlx::query(
-            "delete from token where hash in (select hash from token where user_id = ? \
-             order by expires_at desc limit -1 offset ?)",
-        )
-        .bind(id(user.number()))
-        .bind(id(keep.saturating_sub(1) as u64))
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query("insert into token (hash, user_id, expires_at) values (?, ?, ?)")
-            .bind(hash.to_vec())
-            .bind(id(user.number()))
-            .bind(expires_at)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(true)
+    ) -> Result<Option<Opening>> {
+        sessions::add_token(&self.writer, (hash, user, expires_at), verified, keep).await?;
+        sessions::opening(&self.readers, hash, &[]).await
     }
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
@@ -315,9 +290,7 @@ impl Store for SqliteStore {
             "select u.id, u.name, t.expires_at from token t join user u on u.id = t.user_id where t.hash = ?",
         )
         .bind(hash.to_vec());
-        let row: Option<(i64, String, i64)> = self.readers.optional(query).await?;
-        row.map(|(user, name, expires_at)| Ok(TokenRecord { user: row::user(user)?, name, expires_at }))
-            .transpose()
+        self.readers.optional(query).await?.map(row::token).transpose()
     }
 
     async fn remove_token(&self, hash: &TokenHash) -> Result<()> {
@@ -413,13 +386,15 @@ impl Store for SqliteStore {
     }
 
     async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>> {
-        let query = sqlx::query_as(
-            "select k.value, coalesce((select max(seq) from entry where conversation = k.value), 0) \
-             from json_each(?) k",
-        )
-        .bind(conv_keys(convs));
-        let rows: Vec<(i64, i64)> = self.readers.all(query).await?;
-        rows.into_iter().map(|(conv, seq)| Ok((row::conv(conv)?, row::seq(seq)?))).collect()
+        sessions::heads(&self.readers, convs).await
+    }
+
+    async fn heads_if_known(
+        &self,
+        token: &TokenHash,
+        convs: &[ConversationId],
+    ) -> Result<Option<BTreeMap<ConversationId, Seq>>> {
+        sessions::heads_if_known(&self.readers, token, convs).await
     }
 
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
@@ -477,14 +452,8 @@ impl Store for SqliteStore {
         Ok(Advanced { until, heads, truncated })
     }
 
-    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
-        let query = sqlx::query_as(sql::OPENING)
-            .bind(id(user.number()))
-            .bind(ConversationId::notices(user).key())
-            .bind(token.to_vec())
-            .bind(row::group_numbers(named));
-        let rows = self.readers.all(query).await?;
-        row::opening(user, rows)
+    async fn opening(&self, token: &TokenHash, named: &[ConversationId]) -> Result<Option<Opening>> {
+        sessions::opening(&self.readers, token, named).await
     }
 
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {

@@ -84,6 +84,14 @@ impl Faulty {
         Ok(())
     }
 
+    /// Waits for the release, if it is wanted.
+    async fn hold(&self, wanted: &AtomicBool) {
+        if wanted.swap(false, Ordering::Relaxed) {
+            self.holding.notify_one();
+            self.release.notified().await;
+        }
+    }
+
     fn reply<T>(&self, value: T) -> Result<T> {
         let lose = |left: u32| left.checked_sub(1);
         match self.lose_replies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose) {
@@ -107,10 +115,7 @@ impl Store for Faulty {
     }
     async fn apply(&self, change: &Change) -> Result<Outcome> {
         self.check()?;
-        if self.hold_change.swap(false, Ordering::Relaxed) {
-            self.holding.notify_one();
-            self.release.notified().await;
-        }
+        self.hold(&self.hold_change).await;
         self.reply(self.inner().apply(change).await?)
     }
     async fn create_group(&self, group: &NewGroup) -> Result<GroupOutcome> {
@@ -156,9 +161,11 @@ impl Store for Faulty {
         verified: &str,
         at: UnixMillis,
         keep: usize,
-    ) -> Result<bool> {
+    ) -> Result<Option<Opening>> {
         self.check()?;
-        self.inner().add_token(hash, user, verified, at, keep).await
+        let opening = self.inner().add_token(hash, user, verified, at, keep).await;
+        self.hold(&self.hold_opening).await;
+        opening
     }
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
         self.check()?;
@@ -184,6 +191,14 @@ impl Store for Faulty {
     async fn heads(&self, convs: &[ConversationId]) -> Result<BTreeMap<ConversationId, Seq>> {
         self.check()?;
         self.inner().heads(convs).await
+    }
+    async fn heads_if_known(
+        &self,
+        token: &TokenHash,
+        convs: &[ConversationId],
+    ) -> Result<Option<BTreeMap<ConversationId, Seq>>> {
+        self.check()?;
+        self.inner().heads_if_known(token, convs).await
     }
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
         self.check()?;
@@ -219,13 +234,10 @@ impl Store for Faulty {
         self.check()?;
         self.inner().advanced(since, limit).await
     }
-    async fn opening(&self, user: UserId, token: &TokenHash, named: &[ConversationId]) -> Result<Opening> {
+    async fn opening(&self, token: &TokenHash, named: &[ConversationId]) -> Result<Option<Opening>> {
         self.check()?;
-        let opening = self.inner().opening(user, token, named).await;
-        if self.hold_opening.swap(false, Ordering::Relaxed) {
-            self.holding.notify_one();
-            self.release.notified().await;
-        }
+        let opening = self.inner().opening(token, named).await;
+        self.hold(&self.hold_opening).await;
         opening
     }
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {

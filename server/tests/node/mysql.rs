@@ -342,6 +342,7 @@ async fn fill(server: &Server, database: &str) {
             select concat('name', n), concat('name', n), 'x', unhex(lpad(hex(n), 32, '0')), 1 from n;
         insert into token select unhex(sha2(n, 256)), n, n from n;
         insert into token select unhex(sha2(n + 1000, 256)), 1, n from n where n < 64;
+        insert into token values (unhex(repeat('01', 32)), 1, 1);
         insert into chat_group (name, description, creator_id, mid, created_at)
             select 'g', 'd', n, unhex(lpad(hex(n), 32, '0')), 1 from n where n <= 100;
         create table c (c bigint primary key);

@@ -102,7 +102,7 @@ methods! {
     Read account(account: [&] Account) -> Option<AccountRecord>;
     Read user_name(user: [] UserId) -> Option<String>;
     Write rehash(user: [] UserId, from: [&] str, to: [&] str) -> bool, or in_the_way();
-    Insist add_token(hash: [&] TokenHash, user: [] UserId, verified: [&] str, expires_at: [] UnixMillis, keep: [] usize) -> bool, or in_the_way();
+    Insist add_token(hash: [&] TokenHash, user: [] UserId, verified: [&] str, expires_at: [] UnixMillis, keep: [] usize) -> Option<Opening>, or in_the_way();
     Read token(hash: [&] TokenHash) -> Option<TokenRecord>;
     Write remove_token(hash: [&] TokenHash) -> (), or in_the_way();
     Log append(entries: [&] [NewEntry]) -> Outcome, or Ok(Outcome::Conflict);
@@ -112,12 +112,13 @@ methods! {
     Log create_group(group: [&] NewGroup) -> GroupOutcome, or Ok(GroupOutcome::Conflict);
     Read resolve(keys: [&] [MidKey], convs: [&] [ConversationId]) -> Resolved;
     Read heads(convs: [&] [ConversationId]) -> BTreeMap<ConversationId, Seq>;
+    Read heads_if_known(token: [&] TokenHash, convs: [&] [ConversationId]) -> Option<BTreeMap<ConversationId, Seq>>;
     Read snapshots(convs: [&] [ConversationId]) -> Vec<Snapshot>;
     Read entries(conv: [] ConversationId, after: [] Seq, limit: [] usize, bytes_max: [] usize) -> Vec<Entry>;
     Read entries_before(conv: [] ConversationId, from: [] Seq, before: [] Seq, limit: [] usize, bytes_max: [] usize) -> Vec<Entry>;
     Read now() -> UnixMillis;
     Read advanced(since: [] UnixMillis, limit: [] usize) -> Advanced;
-    Read opening(user: [] UserId, token: [&] TokenHash, named: [&] [ConversationId]) -> Opening;
+    Read opening(token: [&] TokenHash, named: [&] [ConversationId]) -> Option<Opening>;
     Read periods_in(user: [] UserId, convs: [&] [ConversationId]) -> Vec<Period>;
     Insist set_delivered(cursors: [&] [(UserId, ConversationId, Seq)]) -> (), or in_the_way();
     Read friends(user: [] UserId, after: [] u64, limit: [] usize) -> Vec<FriendRow>;

@@ -195,7 +195,7 @@ async fn reads_fail() {
     let store = world.store(Limits::default());
     world.set(Faults { read_error: ALWAYS, ..Faults::default() });
     unavailable(store.heads(&[conv()]).await);
-    unavailable(store.opening(user(1), &[1; 32], &[]).await);
+    unavailable(store.opening(&[1; 32], &[]).await);
     assert_eq!(store.append(&[message(1, 1)]).await.unwrap(), Outcome::Committed, "writes do not");
     world.set(Faults::default());
     assert_eq!(head(&store).await, Seq(1));
@@ -229,7 +229,8 @@ async fn victims_of_deadlocks_have_written_nothing() {
     assert_eq!(world.database.met().deadlocks - before, 3, "tried again, since order does not matter");
     world.set(Faults::default());
     assert_eq!(head(&store).await, Seq::ZERO);
-    assert_eq!(store.opening(user(1), &[1; 32], &[]).await.unwrap().periods[0].delivered, Seq::ZERO);
+    let opening = store.add_token(&[1; 32], user(1), "x", START, 1).await.unwrap().unwrap();
+    assert_eq!(opening.periods[0].delivered, Seq::ZERO);
     assert_eq!(store.registered_with(mid(3)).await.unwrap(), None);
 }
 

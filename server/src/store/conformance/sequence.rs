@@ -9,7 +9,7 @@ use protocol::{
 
 use crate::rights::Rights;
 
-use super::super::{Change, Effect, NewEntry, NewGroup, NewUser, Result, Store, UsersFrom};
+use super::super::{Change, Effect, NewEntry, NewGroup, NewUser, Result, Store, TokenHash, UsersFrom};
 
 /// One step of a sequence. Numbers are small, so that steps meet; a position is given relative to the head, so that most fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,7 +179,7 @@ async fn state(store: &dyn Store) -> Result<Vec<String>> {
     state.push(format!("{:?}", store.snapshots(&convs).await?));
     for number in 0..5 {
         let user = user(number);
-        state.push(format!("{:?}", store.opening(user, &[0; 32], &convs[..3]).await?));
+        state.push(opening(store, user, &convs[..3]).await?);
         state.push(format!("{:?}", store.periods_in(user, &convs[..7]).await?));
         state.push(format!("{:?}", store.friends(user, 1, 3).await?));
         state.push(format!("{:?}", store.groups(user, 0, 2).await?));
@@ -301,9 +301,9 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
             // No token is made twice.
             let made = match store.token(&hash).await? {
                 None => store.add_token(&hash, user(a), password_hash(password), i64::from(token), 3).await?,
-                Some(_) => false,
+                Some(_) => None,
             };
-            Ok(format!("{made} {}", tokens(store).await?))
+            Ok(format!("{made:?} {}", tokens(store).await?))
         }
         Operation::SetPassword { a, id, keep } => {
             let hash = password_hash(id).into();
@@ -339,7 +339,7 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
         }
         Operation::Deliver { a, conv: number, seq } => {
             store.set_delivered(&[(user(a), conv(number), Seq(u64::from(seq)))]).await?;
-            Ok(format!("{:?}", store.opening(user(a), &[0; 32], &[]).await?))
+            opening(store, user(a), &[]).await
         }
         Operation::Page { conv: number, seq, limit, bytes } => {
             page(store, conv(number), seq, limit, bytes).await
@@ -350,6 +350,17 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
 /// One of three hashes; the first is that of a new account.
 fn password_hash(password: u8) -> &'static str {
     ["x", "y", "z"][usize::from(password % 3)]
+}
+
+/// What a session of the user starts from, by a token that is theirs for that long.
+async fn opening(store: &dyn Store, user: UserId, named: &[ConversationId]) -> Result<String> {
+    const TOKEN: TokenHash = [200; 32];
+    let account = store.account(&Account::Number(user)).await?;
+    let hash = account.map(|account| account.password_hash).unwrap_or_default();
+    store.add_token(&TOKEN, user, &hash, 0, 64).await?;
+    let opening = store.opening(&TOKEN, named).await?;
+    store.remove_token(&TOKEN).await?;
+    Ok(format!("{opening:?}"))
 }
 
 async fn tokens(store: &dyn Store) -> Result<String> {

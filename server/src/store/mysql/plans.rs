@@ -58,11 +58,8 @@ const STATEMENTS: &[(&str, &str, &[Value])] = &[
     ("entries", statements::ENTRIES, &[Number(1), Number(2), Number(100)]),
     ("entries_before", statements::ENTRIES_BEFORE, &[Number(1), Number(2), Number(9), Number(100)]),
     ("advanced", statements::ADVANCED, &[Number(TIME), Number(50_000), Number(10_001)]),
-    (
-        "opening",
-        statements::OPENING,
-        &[Number(1), Number(1), Number(1), Bytes(32), Number(1), Number(1), Text("[1,2]"), Number(1)],
-    ),
+    ("opening", statements::OPENING, &[Bytes(32), Bytes(32), Bytes(32)]),
+    ("heads if known", statements::HEADS_IF_KNOWN, &[Text("[1,2,3]"), Bytes(32)]),
     ("periods_in", statements::PERIODS_IN, &[Text("[[1,2],[1,3]]"), Text("[[1,1]]")]),
     ("friends", statements::FRIENDS, &[Number(1), Number(0), Number(200)]),
     ("groups", statements::GROUPS, &[Number(1), Number(0), Number(200)]),
@@ -100,6 +97,8 @@ impl MySqlStore {
         for (name, sql, values) in STATEMENTS {
             self.explain(&mut plans, name, sql, values).await?;
         }
+        let named = [Bytes(32), Bytes(32), Bytes(32), Text("[1,2]"), Bytes(32)];
+        self.explain(&mut plans, "opening, groups named", &statements::OPENING_NAMED, &named).await?;
         for (name, sql) in texts()? {
             self.explain(&mut plans, name, &sql, &[]).await?;
         }

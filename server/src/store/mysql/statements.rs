@@ -4,6 +4,8 @@
 //! order of the tables as written: first the list, then what it looks up by key. A head is the first row of its log read
 //! backwards; without `force index` MySQL takes the smaller key and sorts the whole log.
 
+use std::sync::LazyLock;
+
 use protocol::{ClientMsgId, ConversationId, EntryBody, Seq, UnixMillis, UserId};
 
 use super::text::Text;
@@ -45,6 +47,13 @@ pub(super) const HEADS: &str = "\
         order by h.conversation desc, h.seq desc limit 1), 0) \
     from json_table(?, '$[*]' columns (conversation bigint path '$')) k";
 
+/// Heads, if a token is known; else none.
+pub(super) const HEADS_IF_KNOWN: &str = "\
+    select k.conversation, coalesce((select h.seq from entry h force index (primary) where h.conversation = k.conversation \
+        order by h.conversation desc, h.seq desc limit 1), 0) \
+    from json_table(?, '$[*]' columns (conversation bigint path '$')) k \
+    where exists (select 1 from token where hash = ?)";
+
 /// Of one moment: heads (0), what two users have to do with each other (1), members (2), titles (3).
 pub(super) const SNAPSHOTS: &str = "\
     select 0, k.conversation, coalesce((select h.seq from entry h force index (primary) where h.conversation = k.conversation \
@@ -84,26 +93,34 @@ pub(super) const ADVANCED: &str = "\
         where committed_at >= from_unixtime(? / 1000) order by committed_at limit ?) r \
     group by r.conversation limit ?)";
 
-/// What a session starts from: the user's notices, friends, groups, and groups that the client named.
+/// What a session starts from, by its token: whose it is, with the user's notices; friends; groups; and groups that the client named.
 pub(super) const OPENING: &str = "\
-    select null, null, coalesce((select h.seq from entry h force index (primary) where h.conversation = ? \
+    select null, null, coalesce((select h.seq from entry h force index (primary) where h.conversation = u.id \
         order by h.conversation desc, h.seq desc limit 1), 0), null, \
-        coalesce((select seq from delivered where user_id = ? and conversation = ?), 0), \
-        exists(select 1 from token where hash = ?) \
+        coalesce((select seq from delivered where user_id = u.id and conversation = u.id), 0), 0, u.id, u.name, t.expires_at \
+    from token t straight_join user u on u.id = t.user_id where t.hash = ? \
     union all \
-    select f.peer_id, null, f.after_seq + 1, null, coalesce(d.seq, 0), f.friend from friend f \
+    select f.peer_id, null, f.after_seq + 1, null, coalesce(d.seq, 0), f.friend, null, null, null \
+    from token t straight_join friend f on f.user_id = t.user_id \
     left join delivered d on d.user_id = f.user_id and d.conversation = cast( \
         (1 << 62) | (least(f.user_id, f.peer_id) << 31) | greatest(f.user_id, f.peer_id) as signed) \
-    where f.user_id = ? \
+    where t.hash = ? \
     union all \
-    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0 from membership m \
+    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0, null, null, null \
+    from token t straight_join membership m on m.user_id = t.user_id \
     left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed) \
-    where m.user_id = ? and (m.until_seq is null or m.until_seq > coalesce(d.seq, 0)) \
-    union all \
-    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0 \
-    from json_table(?, '$[*]' columns (number bigint path '$')) k \
-    straight_join membership m on m.user_id = ? and m.group_id = k.number \
-    left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed)";
+    where t.hash = ? and (m.until_seq is null or m.until_seq > coalesce(d.seq, 0))";
+
+/// The same with every period in groups that the client named.
+pub(super) static OPENING_NAMED: LazyLock<String> = LazyLock::new(|| OPENING.to_owned() + NAMED);
+
+const NAMED: &str = "\
+    \x20union all \
+    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0, null, null, null \
+    from token t straight_join json_table(?, '$[*]' columns (number bigint path '$')) k \
+    straight_join membership m on m.user_id = t.user_id and m.group_id = k.number \
+    left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed) \
+    where t.hash = ?";
 
 /// All periods of a user with these peers and in these groups.
 pub(super) const PERIODS_IN: &str = "\
@@ -349,6 +366,8 @@ pub(super) fn rehash(user: UserId, from: &str, to: &str) -> Text {
 
 /// Keeps a token, if the password's hash is still `verified`, and of the user's others the newest `keep - 1`; then says how many
 /// were kept, and a number without meaning.
+///
+/// Answered by the rows of [`OPENING`].
 pub(super) fn add_token(
     hash: &TokenHash,
     user: UserId,
@@ -357,10 +376,19 @@ pub(super) fn add_token(
     keep: usize,
 ) -> Text {
     let mut text = Text::new("start transaction; ", 1024);
-    text.append(&insert_token(hash, user, verified, expires_at));
-    text.sql("; set @written = row_count(); ");
+    text.append(&insert_token(hash, user, verified, expires_at)).sql("; ");
     text.append(&forget_tokens(user, hash, keep.saturating_sub(1)));
-    text.sql("; commit; select cast(@written as signed), 0");
+    text.sql("; commit; ").append(&opening(hash));
+    text
+}
+
+/// [`OPENING`] with its value.
+pub(super) fn opening(token: &TokenHash) -> Text {
+    let mut parts = OPENING.split('?');
+    let mut text = Text::new(parts.next().unwrap_or_default(), 2048);
+    for part in parts {
+        text.bytes(token).sql(part);
+    }
     text
 }
 

@@ -8,25 +8,6 @@ use super::{
     row::{group, id, readers, role, role_number, seq, user},
 };
 
-/// What a session starts from: the user's (?1) notices (?2), friends, groups, and groups that the client named (?4); and whether a token (?3) is known.
-pub(super) const OPENING: &str = "\
-    select null, null, coalesce((select max(seq) from entry where conversation = ?2), 0), null, \
-        coalesce((select seq from delivered where user_id = ?1 and conversation = ?2), 0), \
-        exists(select 1 from token where hash = ?3) \
-    union all \
-    select f.peer_id, null, f.after_seq + 1, null, coalesce(d.seq, 0), f.friend from friend f \
-    left join delivered d on d.user_id = f.user_id and d.conversation = \
-        (1 << 62) | (min(f.user_id, f.peer_id) << 31) | max(f.user_id, f.peer_id) \
-    where f.user_id = ?1 \
-    union all \
-    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), false from membership m \
-    left join delivered d on d.user_id = m.user_id and d.conversation = (1 << 61) | m.group_id \
-    where m.user_id = ?1 and (m.until_seq is null or m.until_seq > coalesce(d.seq, 0)) \
-    union all \
-    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), false from membership m \
-    left join delivered d on d.user_id = m.user_id and d.conversation = (1 << 61) | m.group_id \
-    where m.user_id = ?1 and m.group_id in (select value from json_each(?4))";
-
 /// All periods of a user in the conversations with these peers and of these groups.
 pub(super) const PERIODS_IN: &str = "\
     select f.peer_id, null, f.after_seq + 1, null, coalesce(d.seq, 0), f.friend from friend f \

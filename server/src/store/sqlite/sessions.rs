@@ -1,0 +1,124 @@
+//! What sessions are opened with: tokens, what a session starts from, and heads.
+//!
+//! Each answer is one row, with lists as JSON: a row is a change of threads.
+
+use std::collections::BTreeMap;
+
+use protocol::{ConversationId, Seq, UnixMillis, UserId};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Connections, Opening, Result, StoreError, TokenHash,
+    row::{self, conv_keys, group_numbers, id},
+};
+
+/// Adds a token (?1) of a user (?2), if the password's hash is (?4); says how many tokens the user has then.
+const ADD_TOKEN: &str = "\
+    insert into token (hash, user_id, expires_at) select ?1, id, ?3 from user where id = ?2 and password_hash = ?4 \
+    returning (select count(*) from token where user_id = ?2)";
+
+/// Of a user's tokens, forgets all but one (?2) and the newest (?3) of the others.
+const FORGET_TOKENS: &str = "\
+    delete from token where hash in (select hash from token where user_id = ?1 and hash <> ?2 \
+        order by expires_at desc limit -1 offset ?3)";
+
+/// What a session starts from, by its token (?1): whose it is, the user's notices, friends, groups, and groups that the client named (?2).
+const OPENING: &str = "\
+    select u.id, u.name, t.expires_at, coalesce((select max(seq) from entry where conversation = u.id), 0), \
+        coalesce((select seq from delivered where user_id = u.id and conversation = u.id), 0), \
+        (select json_group_array(json_array(f.peer_id, f.after_seq + 1, coalesce(d.seq, 0), f.friend)) from friend f \
+            left join delivered d on d.user_id = f.user_id and d.conversation = \
+                (1 << 62) | (min(f.user_id, f.peer_id) << 31) | max(f.user_id, f.peer_id) \
+            where f.user_id = u.id), \
+        (select json_group_array(json_array(m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0))) from membership m \
+            left join delivered d on d.user_id = m.user_id and d.conversation = (1 << 61) | m.group_id \
+            where m.user_id = u.id and (m.until_seq is null or m.until_seq > coalesce(d.seq, 0))), \
+        (select json_group_array(json_array(m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0))) from membership m \
+            left join delivered d on d.user_id = m.user_id and d.conversation = (1 << 61) | m.group_id \
+            where m.user_id = u.id and m.group_id in (select value from json_each(?2))) \
+    from token t join user u on u.id = t.user_id where t.hash = ?1";
+
+/// The heads of conversations (?1).
+const HEADS: &str = "\
+    select json_group_array(json_array(k.value, coalesce((select max(seq) from entry where conversation = k.value), 0))) \
+    from json_each(?1) k";
+
+/// The same, if a token (?2) is known; else of none.
+const HEADS_IF_KNOWN: &str = "\
+    select json_group_array(json_array(k.value, coalesce((select max(seq) from entry where conversation = k.value), 0))) \
+    from json_each(?1) k where exists (select 1 from token where hash = ?2)";
+
+type OpeningRow = (i64, String, i64, i64, i64, String, String, String);
+
+/// See `Store::add_token`; without what the session starts from.
+pub(super) async fn add_token(
+    writer: &Connections,
+    (hash, user, expires_at): (&TokenHash, UserId, UnixMillis),
+    verified: &str,
+    keep: usize,
+) -> Result<()> {
+    let query =
+        sqlx::query_as(ADD_TOKEN).bind(hash.to_vec()).bind(id(user.number())).bind(expires_at).bind(verified);
+    let counts: Vec<(i64,)> = writer.all(query).await?;
+    let too_many = |(count,): &(i64,)| usize::try_from(*count).is_ok_and(|count| count > keep);
+    if counts.iter().any(too_many) {
+        // Rare, so not in a transaction with the other: at worst a token more is kept until the next is added.
+        let query = sqlx::query(FORGET_TOKENS)
+            .bind(id(user.number()))
+            .bind(hash.to_vec())
+            .bind(id(keep.saturating_sub(1) as u64));
+        writer.execute(query).await?;
+    }
+    Ok(())
+}
+
+/// See `Store::opening`.
+pub(super) async fn opening(
+    readers: &Connections,
+    token: &TokenHash,
+    named: &[ConversationId],
+) -> Result<Option<Opening>> {
+    let query = sqlx::query_as(OPENING).bind(token.to_vec()).bind(group_numbers(named));
+    let row: Option<OpeningRow> = readers.optional(query).await?;
+    let Some((user, name, expires_at, head, delivered, friends, groups, named)) = row else {
+        return Ok(None);
+    };
+    let friends: Vec<(i64, i64, i64, i64)> = list(&friends)?;
+    let mut rows: Vec<row::PeriodRow> = friends
+        .into_iter()
+        .map(|(peer, from, delivered, friend)| (Some(peer), None, from, None, delivered, friend != 0))
+        .collect();
+    for list in [list(&groups)?, list(&named)?] {
+        let list: Vec<(i64, i64, Option<i64>, i64)> = list;
+        rows.extend(
+            list.into_iter()
+                .map(|(group, from, until, delivered)| (None, Some(group), from, until, delivered, false)),
+        );
+    }
+    row::opening(row::token((user, name, expires_at))?, head, delivered, rows).map(Some)
+}
+
+/// See `Store::heads`.
+pub(super) async fn heads(
+    readers: &Connections,
+    convs: &[ConversationId],
+) -> Result<BTreeMap<ConversationId, Seq>> {
+    let (heads,): (String,) = readers.one(sqlx::query_as(HEADS).bind(conv_keys(convs))).await?;
+    row::heads(list(&heads)?)
+}
+
+/// See `Store::heads_if_known`.
+pub(super) async fn heads_if_known(
+    readers: &Connections,
+    token: &TokenHash,
+    convs: &[ConversationId],
+) -> Result<Option<BTreeMap<ConversationId, Seq>>> {
+    let query = sqlx::query_as(HEADS_IF_KNOWN).bind(conv_keys(convs)).bind(token.to_vec());
+    let (heads,): (String,) = readers.one(query).await?;
+    let heads = row::heads(list(&heads)?)?;
+    Ok((!heads.is_empty()).then_some(heads))
+}
+
+fn list<T: DeserializeOwned>(json: &str) -> Result<Vec<T>> {
+    serde_json::from_str(json).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
