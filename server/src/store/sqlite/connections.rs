@@ -28,7 +28,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Connections {
     options: SqliteConnectOptions,
     count: u32,
-    idle: Mutex<Vec<SqliteConnection>>,
+    /// Each with whether a transaction may have been left open on it.
+    idle: Mutex<Vec<(SqliteConnection, bool)>>,
     permits: Semaphore,
 }
 
@@ -37,6 +38,8 @@ pub(super) struct Lease<'a> {
     from: &'a Connections,
     /// Taken when the lease is dropped.
     connection: Option<SqliteConnection>,
+    /// Whether a transaction may be open that nobody sees to.
+    left_open: bool,
     /// Whether every further call would fail.
     useless: bool,
     /// Free for others when the connection is there again: fields are dropped last.
@@ -48,7 +51,7 @@ impl Connections {
     pub(super) async fn open(options: SqliteConnectOptions, count: u32) -> sqlx::Result<Self> {
         let mut idle = Vec::new();
         for _ in 0..count {
-            idle.push(options.connect().await?);
+            idle.push((options.connect().await?, false));
         }
         Ok(Self { options, count, idle: Mutex::new(idle), permits: Semaphore::new(count as usize) })
     }
@@ -58,12 +61,20 @@ impl Connections {
         let permit = timeout(WAIT_MAX, self.permits.acquire()).await;
         let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
-        let connection = match idle {
-            Some(connection) => connection,
+        let (connection, left_open) = match idle {
+            Some(idle) => idle,
             // One has become useless.
-            None => self.options.connect().await?,
+            None => (self.options.connect().await?, false),
         };
-        Ok(Lease { from: self, connection: Some(connection), useless: false, _permit: permit })
+        let mut lease =
+            Lease { from: self, connection: Some(connection), left_open, useless: false, _permit: permit };
+        if left_open {
+            // It fails if there is none.
+            let rolled_back = sqlx::query("rollback").execute(&mut *lease).await;
+            lease.left_open = false;
+            lease.useless = rolled_back.is_err_and(|error| is_end(&error));
+        }
+        Ok(lease)
     }
 
     /// The rows of a query.
@@ -117,19 +128,29 @@ impl Connections {
         lease.end(done)
     }
 
+    /// Carries out a transaction that is sent as one, from `begin` to `commit`. If it fails or is dropped half-way, it is rolled back before
+    /// anything else is done on its connection.
+    pub(super) async fn transaction(&self, query: Query<'_, Sqlite, SqliteArguments>) -> sqlx::Result<()> {
+        let mut lease = self.lease().await?;
+        lease.left_open = true;
+        let done = query.execute(&mut *lease).await;
+        lease.left_open = done.is_err();
+        lease.end(done).map(drop)
+    }
+
     /// Waits for those in use, closes all, and lets nobody in any more.
     pub(super) async fn close(&self) {
         let all = self.permits.acquire_many(self.count).await;
         self.permits.close();
         drop(all);
         loop {
-            let Some(connection) = self.idle().pop() else { return };
+            let Some((connection, _)) = self.idle().pop() else { return };
             // Only a courtesy to the file.
             let _ = connection.close().await;
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<SqliteConnection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<(SqliteConnection, bool)>> {
         // A list is a list at any point of a writer.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,7 +186,7 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         // A useless one is closed: the next call makes another.
         let connection = self.connection.take().filter(|_| !self.useless);
-        self.from.idle().extend(connection);
+        self.from.idle().extend(connection.map(|connection| (connection, self.left_open)));
     }
 }
 
@@ -240,6 +261,29 @@ mod tests {
         tx.commit().await.unwrap();
         drop(lease);
         assert_eq!(numbers(&connections).await, [(1,)]);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_sent_as_one_is_carried_out_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let connections = a_table(&folder).await;
+        let both = || {
+            sqlx::query("begin immediate; insert into t values (?1); insert into t values (?2); commit")
+                .bind(1)
+        };
+        assert!(connections.transaction(both().bind(1)).await.is_err());
+        assert_eq!(numbers(&connections).await, []);
+        // Dropped half-way: all of it or nothing, and others go on.
+        {
+            let mut dropped = std::pin::pin!(connections.transaction(both().bind(2)));
+            assert!(futures_util::poll!(&mut dropped).is_pending());
+        }
+        connections.execute(sqlx::query("insert into t values (3)")).await.unwrap();
+        let found = numbers(&connections).await;
+        assert!(found == [(3,)] || found == [(1,), (2,), (3,)], "{found:?}");
+        connections.execute(sqlx::query("delete from t")).await.unwrap();
+        connections.transaction(both().bind(2)).await.unwrap();
+        assert_eq!(numbers(&connections).await, [(1,), (2,)]);
     }
 
     #[tokio::test]

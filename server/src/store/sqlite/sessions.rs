@@ -12,15 +12,13 @@ use super::{
     row::{self, conv_keys, group_numbers, id},
 };
 
-/// Adds a token (?1) of a user (?2), if the password's hash is (?4); says how many tokens the user has then.
+/// Adds a token (?1) of a user (?2), if the password's hash is ?4; then, of the user's other ones, forgets all but the newest (?5).
 const ADD_TOKEN: &str = "\
-    insert into token (hash, user_id, expires_at) select ?1, id, ?3 from user where id = ?2 and password_hash = ?4 \
-    returning (select count(*) from token where user_id = ?2)";
-
-/// Of a user's tokens, forgets all but one (?2) and the newest (?3) of the others.
-const FORGET_TOKENS: &str = "\
-    delete from token where hash in (select hash from token where user_id = ?1 and hash <> ?2 \
-        order by expires_at desc limit -1 offset ?3)";
+    begin immediate; \
+    insert into token (hash, user_id, expires_at) select ?1, id, ?3 from user where id = ?2 and password_hash = ?4; \
+    delete from token where exists (select 1 from token where hash = ?1) and hash in \
+        (select hash from token where user_id = ?2 and hash <> ?1 order by expires_at desc limit -1 offset ?5); \
+    commit";
 
 /// What a session starts from, by its token (?1): whose it is, the user's notices, friends, groups, and groups that the client named (?2).
 const OPENING: &str = "\
@@ -57,19 +55,13 @@ pub(super) async fn add_token(
     verified: &str,
     keep: usize,
 ) -> Result<()> {
-    let query =
-        sqlx::query_as(ADD_TOKEN).bind(hash.to_vec()).bind(id(user.number())).bind(expires_at).bind(verified);
-    let counts: Vec<(i64,)> = writer.all(query).await?;
-    let too_many = |(count,): &(i64,)| usize::try_from(*count).is_ok_and(|count| count > keep);
-    if counts.iter().any(too_many) {
-        // Rare, so not in a transaction with the other: at worst a token more is kept until the next is added.
-        let query = sqlx::query(FORGET_TOKENS)
-            .bind(id(user.number()))
-            .bind(hash.to_vec())
-            .bind(id(keep.saturating_sub(1) as u64));
-        writer.execute(query).await?;
-    }
-    Ok(())
+    let query = sqlx::query(ADD_TOKEN)
+        .bind(hash.to_vec())
+        .bind(id(user.number()))
+        .bind(expires_at)
+        .bind(verified)
+        .bind(id(keep.saturating_sub(1) as u64));
+    Ok(writer.transaction(query).await?)
 }
 
 /// See `Store::opening`.
