@@ -136,9 +136,8 @@ impl Store for MySqlStore {
     ) -> Result<Option<Opening>> {
         let text = statements::add_token(hash, user, verified, expires_at, keep).into_sql();
         for _ in 0..TRIES {
-            if let Some((written, _)) = self.shared.transaction_of_two_numbers(text.clone()).await? {
-                // A statement of its own: as text, the server takes longer to read it than to carry it out.
-                return if written > 0 { self.opening(hash, &[]).await } else { Ok(None) };
+            if let Some(rows) = self.shared.transaction_with_rows(text.clone()).await? {
+                return opening(rows);
             }
         }
         Err(Failure::Conflict.into())

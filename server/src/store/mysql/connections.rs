@@ -170,12 +170,23 @@ impl Connections {
 
     /// Carries out a transaction, sent as one, that ends with a row of two numbers; `None` is a conflict.
     pub(super) async fn transaction_of_two_numbers(&self, sql: String) -> Result<Option<(i64, i64)>> {
+        match self.transaction_with_rows(sql).await? {
+            Some(mut rows) => Ok(Some(rows.pop().ok_or(sqlx::Error::RowNotFound)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Carries out a transaction, sent as one with a query after it; `None` is a conflict.
+    pub(super) async fn transaction_with_rows<O>(&self, sql: String) -> Result<Option<Vec<O>>>
+    where
+        O: for<'r> FromRow<'r, MySqlRow>,
+    {
         let mut lease = self.lease().await?;
-        let row = within(CALL_MAX, lease.connection.fetch_one(AssertSqlSafe(sql))).await;
-        match row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?))) {
-            Ok(numbers) => {
+        let rows = within(CALL_MAX, lease.connection.fetch_all(AssertSqlSafe(sql))).await;
+        match rows.and_then(|rows| rows.iter().map(O::from_row).collect()) {
+            Ok(rows) => {
                 lease.end(Ok(()))?;
-                Ok(Some(numbers))
+                Ok(Some(rows))
             }
             Err(error) if is_conflict(&error) => {
                 lease.roll_back().await?;

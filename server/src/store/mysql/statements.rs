@@ -366,6 +366,8 @@ pub(super) fn rehash(user: UserId, from: &str, to: &str) -> Text {
 
 /// Keeps a token, if the password's hash is still `verified`, and of the user's others the newest `keep - 1`; then says how many
 /// were kept, and a number without meaning.
+///
+/// Answered by the rows of [`OPENING`].
 pub(super) fn add_token(
     hash: &TokenHash,
     user: UserId,
@@ -374,10 +376,19 @@ pub(super) fn add_token(
     keep: usize,
 ) -> Text {
     let mut text = Text::new("start transaction; ", 1024);
-    text.append(&insert_token(hash, user, verified, expires_at));
-    text.sql("; set @written = row_count(); ");
+    text.append(&insert_token(hash, user, verified, expires_at)).sql("; ");
     text.append(&forget_tokens(user, hash, keep.saturating_sub(1)));
-    text.sql("; commit; select cast(@written as signed), 0");
+    text.sql("; commit; ").append(&opening(hash));
+    text
+}
+
+/// [`OPENING`] with its value.
+pub(super) fn opening(token: &TokenHash) -> Text {
+    let mut parts = OPENING.split('?');
+    let mut text = Text::new(parts.next().unwrap_or_default(), 2048);
+    for part in parts {
+        text.bytes(token).sql(part);
+    }
     text
 }
 
