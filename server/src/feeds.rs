@@ -20,8 +20,10 @@ use crate::{
     store::{self, Store},
 };
 
-/// Pages read at the same time, to fill gaps, for sessions that are behind and for those that look back: they must not keep the writer waiting.
-const READS_MAX: usize = 4;
+/// Pages read at the same time for sessions that are behind: they must not keep the writer waiting.
+const CATCHING_UP_MAX: usize = 3;
+/// Pages read beside them, to fill gaps and for those who look back: somebody waits for each, and not behind whole logs of those who come back.
+const READS_MAX: usize = 2;
 /// The pause after a failed read, doubled up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -34,6 +36,7 @@ pub struct Feeds {
     cells: Mutex<BTreeMap<ConversationId, Arc<FeedCell>>>,
     rings: Arc<Rings>,
     sizes: Sizes,
+    catching_up: Semaphore,
     reads: Semaphore,
 }
 
@@ -54,6 +57,7 @@ impl Feeds {
             cells: Mutex::default(),
             rings: Arc::new(Rings::new(sizes)),
             sizes,
+            catching_up: Semaphore::new(CATCHING_UP_MAX),
             reads: Semaphore::new(READS_MAX),
         })
     }
@@ -164,7 +168,10 @@ impl Feeds {
     async fn fill_from(self: &Arc<Self>, cell: &Arc<FeedCell>, mut after: Seq) {
         let mut pause = RETRY.0;
         loop {
-            match self.page(cell.conv, after).await {
+            let turn = self.turn_to_read().await;
+            let read = self.read(cell.conv, after).await;
+            drop(turn);
+            match read {
                 Ok(lines) => {
                     pause = RETRY.0;
                     let mut wakes = Wakes::default();
@@ -197,17 +204,17 @@ impl Feeds {
         }
     }
 
-    /// Waits until a page may be read, and keeps the place until it is dropped.
+    /// Waits until something may be read that somebody waits for, and keeps the place until it is dropped.
     pub async fn turn_to_read(&self) -> SemaphorePermit<'_> {
         self.reads.acquire().await.expect("it is never closed")
     }
 
-    /// A page of a log above `after`, as lines.
+    /// A page of a log above `after`, as lines, for a session that is behind: in its turn.
     ///
     /// # Errors
     /// The store's.
     pub async fn page(&self, conv: ConversationId, after: Seq) -> store::Result<Vec<Arc<Line>>> {
-        let _turn = self.turn_to_read().await;
+        let _turn = self.catching_up.acquire().await.expect("it is never closed");
         self.read(conv, after).await
     }
 

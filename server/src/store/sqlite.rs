@@ -45,7 +45,7 @@ use crate::rights::{DirectRights, GroupRights, Rights};
 
 /// Connections that read: more than there are pages read at once, so that the committer's looks and logins find one. Reads are short and come
 /// from the page cache; many more would wait for the processor.
-const READERS: u32 = 6;
+const READERS: u32 = 7;
 /// Pages that a reading connection keeps, as SQLite wants it said: 512 KiB. What is read often is in memory already, as feeds; and the operating system
 /// has the file.
 const READER_CACHE: &str = "-512";

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -43,6 +44,10 @@ pub(crate) struct Faulty {
     rival: AtomicBool,
     /// What a session starts from, once read, is held back until it is released.
     hold_opening: AtomicBool,
+    /// No page of a log is ever read.
+    hold_entries: AtomicBool,
+    /// How many were asked for.
+    entries_held: AtomicU32,
     /// The next change is held back until it is released.
     hold_change: AtomicBool,
     holding: Notify,
@@ -213,6 +218,10 @@ impl Store for Faulty {
         bytes: usize,
     ) -> Result<Vec<Entry>> {
         self.check()?;
+        if self.hold_entries.load(Ordering::Relaxed) {
+            self.entries_held.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
         self.inner().entries(conv, after, limit, bytes).await
     }
     async fn entries_before(
@@ -455,6 +464,32 @@ async fn what_opens_in_the_middle_of_a_login_is_not_missed() {
     store.release.notify_one();
     assert!(second.reply(login).await["ok"].is_object());
     assert_eq!(second.message("g1").await, "in the middle");
+}
+
+/// Whoever looks back does not wait behind all those who come back and read whole logs.
+#[tokio::test]
+async fn looking_back_does_not_wait_for_who_catches_up() {
+    let store = Arc::new(Faulty::default());
+    let node = TestNode::alone(store.clone()).await;
+    let ((_, mut alice), _bob) = node.friends().await;
+    alice.say("d1-2", "hi").await;
+    // A node that has nothing in memory yet.
+    let other = TestNode::alone(store.clone()).await;
+    store.hold_entries.store(true, Ordering::Relaxed);
+    let mut behind = Vec::new();
+    for _ in 0..6 {
+        behind.push(other.connect().await);
+        let wire = behind.last_mut().expect("it was pushed");
+        wire.ok(json!({"op": "login", "account": "bob", "password": "bob"})).await;
+    }
+    while store.entries_held.load(Ordering::Relaxed) < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Time for more to be read at once, were it allowed.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let page = behind[0].ok(json!({"op": "history", "conv": "d1-2"})).await;
+    let texts: Vec<_> = page["entries"].as_array().unwrap().iter().map(|entry| &entry["text"]).collect();
+    assert!(texts.contains(&&json!("hi")), "{page}");
 }
 
 /// A change of rights that takes its time holds up what follows it on the same conversation, and nothing else.
