@@ -9,7 +9,8 @@ use protocol::{
 
 use crate::rights::Rights;
 
-use super::super::{Change, Effect, NewEntry, NewGroup, NewUser, Result, Store, TokenHash, UsersFrom};
+use super::super::{Change, Effect, NewEntry, NewGroup, NewUser, Result, Store, UsersFrom};
+use super::opening;
 
 /// One step of a sequence. Numbers are small, so that steps meet; a position is given relative to the head, so that most fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,7 +180,7 @@ async fn state(store: &dyn Store) -> Result<Vec<String>> {
     state.push(format!("{:?}", store.snapshots(&convs).await?));
     for number in 0..5 {
         let user = user(number);
-        state.push(opening(store, user, &convs[..3]).await?);
+        state.push(format!("{:?}", opening(store, user, &convs[..3]).await?));
         state.push(format!("{:?}", store.periods_in(user, &convs[..7]).await?));
         state.push(format!("{:?}", store.friends(user, 1, 3).await?));
         state.push(format!("{:?}", store.groups(user, 0, 2).await?));
@@ -339,7 +340,7 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
         }
         Operation::Deliver { a, conv: number, seq } => {
             store.set_delivered(&[(user(a), conv(number), Seq(u64::from(seq)))]).await?;
-            opening(store, user(a), &[]).await
+            Ok(format!("{:?}", opening(store, user(a), &[]).await?))
         }
         Operation::Page { conv: number, seq, limit, bytes } => {
             page(store, conv(number), seq, limit, bytes).await
@@ -350,17 +351,6 @@ async fn run(store: &dyn Store, operation: &Operation) -> Result<String> {
 /// One of three hashes; the first is that of a new account.
 fn password_hash(password: u8) -> &'static str {
     ["x", "y", "z"][usize::from(password % 3)]
-}
-
-/// What a session of the user starts from, by a token that is theirs for that long.
-async fn opening(store: &dyn Store, user: UserId, named: &[ConversationId]) -> Result<String> {
-    const TOKEN: TokenHash = [200; 32];
-    let account = store.account(&Account::Number(user)).await?;
-    let hash = account.map(|account| account.password_hash).unwrap_or_default();
-    store.add_token(&TOKEN, user, &hash, 0, 64).await?;
-    let opening = store.opening(&TOKEN, named).await?;
-    store.remove_token(&TOKEN).await?;
-    Ok(format!("{opening:?}"))
 }
 
 async fn tokens(store: &dyn Store) -> Result<String> {
