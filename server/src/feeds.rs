@@ -6,8 +6,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{ConversationId, Seq};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use protocol::{ConversationId, Seq, UserId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
@@ -18,12 +17,16 @@ use crate::{
     relay::Relay,
     sizes::Sizes,
     store::{self, Store},
+    turns::{Turn, Turns},
 };
 
 /// Pages read at the same time for sessions that are behind: they must not keep the writer waiting.
 const CATCHING_UP_MAX: usize = 3;
-/// Pages read beside them, to fill gaps and for those who look back: somebody waits for each, and not behind whole logs of those who come back.
-const READS_MAX: usize = 2;
+/// Pages read beside them, to fill gaps and for those who ask for a page of history or of a list: somebody waits for each, and not behind whole logs of
+/// those who come back.
+const READS_MAX: usize = 4;
+/// Pages read at the same time.
+pub const PAGES_MAX: usize = CATCHING_UP_MAX + READS_MAX;
 /// The pause after a failed read, doubled up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -36,8 +39,8 @@ pub struct Feeds {
     cells: Mutex<BTreeMap<ConversationId, Arc<FeedCell>>>,
     rings: Arc<Rings>,
     sizes: Sizes,
-    catching_up: Semaphore,
-    reads: Semaphore,
+    catching_up: Turns,
+    reads: Turns,
 }
 
 impl Feeds {
@@ -57,8 +60,8 @@ impl Feeds {
             cells: Mutex::default(),
             rings: Arc::new(Rings::new(sizes)),
             sizes,
-            catching_up: Semaphore::new(CATCHING_UP_MAX),
-            reads: Semaphore::new(READS_MAX),
+            catching_up: Turns::new(CATCHING_UP_MAX),
+            reads: Turns::new(READS_MAX),
         })
     }
 
@@ -168,7 +171,7 @@ impl Feeds {
     async fn fill_from(self: &Arc<Self>, cell: &Arc<FeedCell>, mut after: Seq) {
         let mut pause = RETRY.0;
         loop {
-            let turn = self.turn_to_read().await;
+            let turn = self.turn_to_read(None).await;
             let read = self.read(cell.conv, after).await;
             drop(turn);
             match read {
@@ -204,17 +207,22 @@ impl Feeds {
         }
     }
 
-    /// Waits until something may be read that somebody waits for, and keeps the place until it is dropped.
-    pub async fn turn_to_read(&self) -> SemaphorePermit<'_> {
-        self.reads.acquire().await.expect("it is never closed")
+    /// Waits until something may be read that somebody waits for: a user, or whoever reads a feed (`None`).
+    pub async fn turn_to_read(&self, user: Option<UserId>) -> Turn<'_> {
+        self.reads.turn(user).await
     }
 
-    /// A page of a log above `after`, as lines, for a session that is behind: in its turn.
+    /// A page of a log above `after`, as lines, for a user's session that is behind: in its turn.
     ///
     /// # Errors
     /// The store's.
-    pub async fn page(&self, conv: ConversationId, after: Seq) -> store::Result<Vec<Arc<Line>>> {
-        let _turn = self.catching_up.acquire().await.expect("it is never closed");
+    pub async fn page(
+        &self,
+        user: UserId,
+        conv: ConversationId,
+        after: Seq,
+    ) -> store::Result<Vec<Arc<Line>>> {
+        let _turn = self.catching_up.turn(Some(user)).await;
         self.read(conv, after).await
     }
 

@@ -18,6 +18,8 @@ use protocol::Entropy;
 use thiserror::Error;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::niceness;
+
 /// Hashes that wait for a processor. When as many wait, a request is refused as `overloaded`.
 const WAITING_MAX: usize = 1024;
 
@@ -70,11 +72,6 @@ pub struct Argon2id {
 /// What a thread does with its working memory.
 type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 
-/// How much the threads give way: beside others that have work they get a tenth of a processor. Much more of it, and nobody could
-/// log in to a busy node.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
-
 impl Argon2id {
     /// A hasher with these costs: working memory in KiB, and passes over it. `at_once` is less than there are processors: each that is
     /// under way has one of them, and holds its working memory.
@@ -121,9 +118,7 @@ impl Argon2id {
 /// Does jobs until the hasher is gone. The working memory is kept between them, since allocators do not give blocks of this size back
 /// (measured: 870 MB resident after 1,000 hashes).
 fn work(queue: &Mutex<Receiver<Job>>) {
-    // Where that is not allowed, or not known, the threads are as others.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(NICE);
+    niceness::give_way(niceness::HASHES);
     let mut blocks = Vec::new();
     loop {
         // One thread waits at the queue, the others for their turn to.

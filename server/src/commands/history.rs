@@ -39,7 +39,6 @@ async fn page(
     limit: usize,
 ) -> store::Result<Option<HistoryPage>> {
     let conv = request.conv;
-    let _turn = node.feeds.turn_to_read().await;
     // The head before the periods: up to it, the periods are certain. What is above may already be beyond their end.
     let head = node.store.heads(&[conv]).await?.get(&conv).copied().unwrap_or_default();
     let mut periods = match conv.parse() {

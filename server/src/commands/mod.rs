@@ -65,6 +65,12 @@ pub struct Reply {
 pub async fn run(node: Arc<Node>, who: Who, id: RequestId, request: Request) -> Effect {
     let node = &node;
     let user = who.user;
+    let _turn = match request {
+        Request::Friends(_) | Request::Groups(_) | Request::Members(_) | Request::History(_) => {
+            Some(node.feeds.turn_to_read(Some(user)).await)
+        }
+        _ => None,
+    };
     Effect::Reply(match request {
         Request::Befriend(_) | Request::Unfriend(_) | Request::Block(_) | Request::Unblock(_) => {
             reply(id, friends::act(node, who, request).await)

@@ -24,10 +24,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return;
         }
         let Some(need) = self.needs.pop_front() else { return };
-        let feeds = Arc::clone(&self.node.feeds);
+        let (feeds, user) = (Arc::clone(&self.node.feeds), opened.who.user);
         self.work = match need {
             Need::Page { conv, after } => {
-                Some(in_background(async move { Work::Page(conv, feeds.page(conv, after).await) }))
+                Some(in_background(async move { Work::Page(conv, feeds.page(user, conv, after).await) }))
             }
             Need::Attach { conv, after } => {
                 let outbox = Arc::clone(&opened.outbox);
@@ -49,10 +49,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Work::Page(conv, Err(error)) => {
                 debug!(%error, "a page could not be read");
                 let (after, pause) = (opened.session.cursor(conv), self.node.config.sweep_interval / 4);
-                let feeds = Arc::clone(&self.node.feeds);
+                let (feeds, user) = (Arc::clone(&self.node.feeds), opened.who.user);
                 self.work = Some(in_background(async move {
                     tokio::time::sleep(pause).await;
-                    Work::Page(conv, feeds.page(conv, after).await)
+                    Work::Page(conv, feeds.page(user, conv, after).await)
                 }));
             }
             Work::Attached(_, after, Ok(place)) => opened.session.add(place, after),

@@ -41,11 +41,16 @@ use super::{
     schema::contraction,
     within_bytes,
 };
-use crate::rights::{DirectRights, GroupRights, Rights};
+use crate::{
+    feeds, niceness,
+    rights::{DirectRights, GroupRights, Rights},
+};
 
-/// Connections that read: more than there are pages read at once, so that the committer's looks and logins find one. Reads are short and come
-/// from the page cache; many more would wait for the processor.
-const READERS: u32 = 7;
+/// Connections that read, but for pages. Reads are short and come from the page cache; many more would wait for the processor.
+const READERS: u32 = 4;
+/// Connections that read pages of logs and lists: as many as are read at once, and one for the committer. Their threads give way to all others,
+/// the node's own included: whoever asks for pages without end takes no processor from those who send.
+const PAGES: u32 = feeds::PAGES_MAX as u32 + 1;
 /// Pages that a reading connection keeps, as SQLite wants it said: 512 KiB. What is read often is in memory already, as feeds; and the operating system
 /// has the file.
 const READER_CACHE: &str = "-512";
@@ -101,6 +106,7 @@ pub enum OpenError {
 pub struct SqliteStore {
     writer: Arc<Connections>,
     readers: Arc<Connections>,
+    pages: Arc<Connections>,
     /// Held locked as long as the store lives.
     _lock: Option<File>,
 }
@@ -126,11 +132,18 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(STATEMENTS);
         let database = |error| OpenError::Database { path: path.into(), error };
-        let writer = Connections::open(options.clone(), 1).await.map_err(database)?;
+        let named = |options: &SqliteConnectOptions, name: &'static str| {
+            options.clone().thread_name(move |number| format!("{name}-{number}"))
+        };
+        let writer = Connections::open(named(&options, "sqlite-write"), 1, 0).await.map_err(database)?;
         migrate(&writer, path).await?;
         let reading = options.read_only(true).pragma("cache_size", READER_CACHE);
-        let readers = Connections::open(reading, READERS).await.map_err(database)?;
-        Ok(Self { writer: Arc::new(writer), readers: Arc::new(readers), _lock: Some(lock) })
+        let readers =
+            Connections::open(named(&reading, "sqlite-read"), READERS, 0).await.map_err(database)?;
+        let pages = Connections::open(named(&reading, "sqlite-page"), PAGES, niceness::PAGES);
+        let pages = pages.await.map_err(database)?;
+        let (writer, readers, pages) = (Arc::new(writer), Arc::new(readers), Arc::new(pages));
+        Ok(Self { writer, readers, pages, _lock: Some(lock) })
     }
 
     /// A database in memory: gone with the process.
@@ -142,9 +155,9 @@ impl SqliteStore {
         let options = SqliteConnectOptions::new().in_memory(true).statement_cache_capacity(STATEMENTS);
         // A database in memory belongs to its one connection.
         let database = |error| OpenError::Database { path: path.into(), error };
-        let writer = Arc::new(Connections::open(options, 1).await.map_err(database)?);
+        let writer = Arc::new(Connections::open(options, 1, 0).await.map_err(database)?);
         migrate(&writer, path).await?;
-        Ok(Self { readers: writer.clone(), writer, _lock: None })
+        Ok(Self { readers: writer.clone(), pages: writer.clone(), writer, _lock: None })
     }
 
     async fn insert_entries(to: &mut SqliteConnection, entries: &[NewEntry]) -> sqlx::Result<Outcome> {
@@ -416,7 +429,7 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        pages::after(&self.readers, conv, after, limit, bytes_max).await
+        pages::after(&self.pages, conv, after, limit, bytes_max).await
     }
 
     async fn entries_before(
@@ -427,7 +440,7 @@ impl Store for SqliteStore {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>> {
-        pages::before(&self.readers, conv, from, before, limit, bytes_max).await
+        pages::before(&self.pages, conv, from, before, limit, bytes_max).await
     }
 
     async fn now(&self) -> Result<UnixMillis> {
@@ -439,7 +452,7 @@ impl Store for SqliteStore {
     async fn advanced(&self, since: UnixMillis, limit: usize) -> Result<Advanced> {
         let query = sqlx::query_as(
             "select conversation, max(seq), max(committed_at) from entry indexed by entry_committed \
-             where committed_at >= ? group by conversation limit ?",
+             where committed_at >= ? group by conversation limit +?",
         )
         .bind(since)
         .bind(id(limit as u64 + 1));
@@ -489,12 +502,12 @@ impl Store for SqliteStore {
     async fn friends(&self, user: UserId, after: u64, limit: usize) -> Result<Vec<FriendRow>> {
         let query = sqlx::query_as(
             "select f.peer_id, u.name, f.friend, f.blocked from friend f join user u on u.id = f.peer_id \
-             where f.user_id = ? and f.peer_id > ? and (f.friend or f.blocked) order by f.peer_id limit ?",
+             where f.user_id = ? and f.peer_id > ? and (f.friend or f.blocked) order by f.peer_id limit +?",
         )
         .bind(id(user.number()))
         .bind(id(after))
         .bind(id(limit as u64));
-        let rows: Vec<(i64, String, bool, bool)> = self.readers.all(query).await?;
+        let rows: Vec<(i64, String, bool, bool)> = self.pages.all(query).await?;
         let rows = rows.into_iter();
         rows.map(|(peer, name, friend, blocked)| {
             Ok(FriendRow { peer: row::user(peer)?, name, friend, blocked })
@@ -507,12 +520,12 @@ impl Store for SqliteStore {
             "select g.id, g.name, g.description, m.role, \
              (select count(*) from membership o where o.group_id = g.id and o.until_seq is null) \
              from membership m join chat_group g on g.id = m.group_id \
-             where m.user_id = ? and m.group_id > ? and m.until_seq is null order by m.group_id limit ?",
+             where m.user_id = ? and m.group_id > ? and m.until_seq is null order by m.group_id limit +?",
         )
         .bind(id(user.number()))
         .bind(id(after))
         .bind(id(limit as u64));
-        let rows: Vec<(i64, String, String, i64, i64)> = self.readers.all(query).await?;
+        let rows: Vec<(i64, String, String, i64, i64)> = self.pages.all(query).await?;
         let rows = rows.into_iter();
         rows.map(|(group, name, description, number, members)| {
             let members = u64::try_from(members).unwrap_or_default();
@@ -528,7 +541,7 @@ impl Store for SqliteStore {
         after: u64,
         limit: usize,
     ) -> Result<Option<Vec<MemberRow>>> {
-        let mut lease = self.readers.lease().await?;
+        let mut lease = self.pages.lease().await?;
         let mut tx = lease.begin().await?;
         let Rights::Group(rights) = sql::snapshot(&mut tx, ConversationId::group(group)).await?.rights else {
             return Ok(None);
@@ -538,7 +551,7 @@ impl Store for SqliteStore {
         }
         let rows: Vec<(i64, String, i64)> = sqlx::query_as(
             "select m.user_id, u.name, m.role from membership m join user u on u.id = m.user_id \
-             where m.group_id = ? and m.user_id > ? and m.until_seq is null order by m.user_id limit ?",
+             where m.group_id = ? and m.user_id > ? and m.until_seq is null order by m.user_id limit +?",
         )
         .bind(id(group.number()))
         .bind(id(after))
@@ -613,6 +626,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.readers.close().await;
+        self.pages.close().await;
         self.writer.close().await;
     }
 }

@@ -16,9 +16,12 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteConnectOptions, SqliteQueryResult, SqliteRow},
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit, oneshot},
     time::timeout,
 };
+
+use crate::niceness::give_way;
 
 /// How long a call may wait for its turn.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -28,6 +31,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Connections {
     options: SqliteConnectOptions,
     count: u32,
+    /// By how much their threads give way to others.
+    nice: i32,
     /// Each with whether a transaction may have been left open on it.
     idle: Mutex<Vec<(SqliteConnection, bool)>>,
     permits: Semaphore,
@@ -47,13 +52,13 @@ pub(super) struct Lease<'a> {
 }
 
 impl Connections {
-    /// So many, all open.
-    pub(super) async fn open(options: SqliteConnectOptions, count: u32) -> sqlx::Result<Self> {
+    /// So many, all open, whose threads give way to others by `nice`.
+    pub(super) async fn open(options: SqliteConnectOptions, count: u32, nice: i32) -> sqlx::Result<Self> {
         let mut idle = Vec::new();
         for _ in 0..count {
-            idle.push((options.connect().await?, false));
+            idle.push((connect(&options, nice).await?, false));
         }
-        Ok(Self { options, count, idle: Mutex::new(idle), permits: Semaphore::new(count as usize) })
+        Ok(Self { options, count, nice, idle: Mutex::new(idle), permits: Semaphore::new(count as usize) })
     }
 
     /// A connection of one's own.
@@ -64,7 +69,7 @@ impl Connections {
         let (connection, left_open) = match idle {
             Some(idle) => idle,
             // One has become useless.
-            None => (self.options.connect().await?, false),
+            None => (connect(&self.options, self.nice).await?, false),
         };
         let mut lease =
             Lease { from: self, connection: Some(connection), left_open, useless: false, _permit: permit };
@@ -154,6 +159,21 @@ impl Connections {
         // A list is a list at any point of a writer.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Opens a connection, whose thread gives way as much as the one that starts it.
+async fn connect(options: &SqliteConnectOptions, nice: i32) -> sqlx::Result<SqliteConnection> {
+    if nice == 0 {
+        return options.connect().await;
+    }
+    let (options, runtime) = (options.clone(), Handle::current());
+    let (done, connected) = oneshot::channel();
+    std::thread::Builder::new().name("sqlite-open".into()).spawn(move || {
+        give_way(nice);
+        // Nobody may wait for it any more.
+        let _ = done.send(runtime.block_on(options.connect()));
+    })?;
+    connected.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
 impl Lease<'_> {

@@ -16,11 +16,11 @@ pub(super) const EXPIRED: &str = "select at, conversation, seq from retention wh
 pub(super) const COMMITTED: &str = "\
     select committed_at, conversation, seq, kind from entry indexed by entry_committed \
     where (committed_at, conversation, seq) > (?, ?, ?) and committed_at < ? \
-    order by committed_at, conversation, seq limit ?";
+    order by committed_at, conversation, seq limit +?";
 
 /// A user's entries in one log, by message id.
 pub(super) const OF_USER: &str = "\
-    select mid, seq, kind from entry where conversation = ? and sender = ? and mid >= ? order by mid limit ?";
+    select mid, seq, kind from entry where conversation = ? and sender = ? and mid >= ? order by mid limit +?";
 
 /// Erases the messages among these entries.
 pub(super) const ERASE: &str = "\
@@ -30,9 +30,9 @@ pub(super) const ERASE: &str = "\
 /// The groups and then the other users with whom a user has or had a conversation.
 pub(super) const CONVERSATIONS: &str = "\
     select * from (select group_id, 0 from membership where user_id = ?1 and group_id > ?2 group by group_id \
-        order by group_id limit ?4) \
+        order by group_id limit +?4) \
     union all \
-    select * from (select 0, peer_id from friend where user_id = ?1 and peer_id > ?3 order by peer_id limit ?4)";
+    select * from (select 0, peer_id from friend where user_id = ?1 and peer_id > ?3 order by peer_id limit +?4)";
 
 impl SqliteStore {
     pub(super) async fn expire_some(

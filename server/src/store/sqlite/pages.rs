@@ -15,7 +15,7 @@ const AFTER: &str = "\
     select json_group_array(json_array(e.seq, e.at, e.sender, u.name, lower(hex(e.mid)), e.kind, e.body)) from \
         (select seq, size, sum(size) over (order by seq rows unbounded preceding) as bytes from \
             (select seq, iif(kind = 1, octet_length(body), 0) as size from entry \
-            where conversation = ?1 and seq > ?2 order by seq limit ?3)) p \
+            where conversation = ?1 and seq > ?2 order by seq limit +?3)) p \
     cross join entry e on e.conversation = ?1 and e.seq = p.seq join user u on u.id = e.sender \
     where p.bytes <= ?4 or p.bytes = p.size";
 
@@ -24,7 +24,7 @@ const BEFORE: &str = "\
     select json_group_array(json_array(e.seq, e.at, e.sender, u.name, lower(hex(e.mid)), e.kind, e.body)) from \
         (select seq, size, sum(size) over (order by seq desc rows unbounded preceding) as bytes from \
             (select seq, iif(kind = 1, octet_length(body), 0) as size from entry \
-            where conversation = ?1 and seq >= ?2 and seq < ?3 order by seq desc limit ?4)) p \
+            where conversation = ?1 and seq >= ?2 and seq < ?3 order by seq desc limit +?4)) p \
     cross join entry e on e.conversation = ?1 and e.seq = p.seq join user u on u.id = e.sender \
     where p.bytes <= ?5 or p.bytes = p.size";
 

@@ -1,4 +1,7 @@
 //! The statements that more than one call makes.
+//!
+//! Bounds are written `limit +?`, here and in the other statements: planning looks at the value that is bound to `limit ?` (SQLite 3.51), and so a statement
+//! with it is planned anew each time that it is carried out.
 
 use protocol::{ClientMsgId, Conversation, ConversationId, Seq, UserId};
 use sqlx::{Sqlite, SqliteConnection, query::QueryAs, sqlite::SqliteArguments};
@@ -20,10 +23,10 @@ pub(super) const PERIODS_IN: &str = "\
     where m.user_id = ?1 and m.group_id in (select value from json_each(?3))";
 
 pub(super) const USERS_BY_NUMBER: &str =
-    "select id, name, password_hash, created_at from user where id >= ? order by id limit ?";
+    "select id, name, password_hash, created_at from user where id >= ? order by id limit +?";
 
 pub(super) const USERS_BY_NAME: &str =
-    "select id, name, password_hash, created_at from user where name_key >= ? order by name_key limit ?";
+    "select id, name, password_hash, created_at from user where name_key >= ? order by name_key limit +?";
 
 const READERS_OF_DIRECT: &str = "\
     select f.user_id, u.name, coalesce(d.seq, 0) from friend f join user u on u.id = f.user_id \
