@@ -236,7 +236,7 @@ mod tests {
 
     async fn a_table(folder: &tempfile::TempDir) -> Connections {
         let options = SqliteConnectOptions::new().filename(folder.path().join("db")).create_if_missing(true);
-        let connections = Connections::open(options, 1).await.unwrap();
+        let connections = Connections::open(options, 1, 0).await.unwrap();
         connections.execute(sqlx::query("create table t (n integer primary key)")).await.unwrap();
         connections
     }
@@ -263,6 +263,37 @@ mod tests {
         tx.commit().await.unwrap();
         drop(lease);
         assert_eq!(numbers(&connections).await, [(2,), (3,)]);
+    }
+
+    /// The niceness of a thread of this process.
+    #[cfg(target_os = "linux")]
+    fn niceness(name: &str) -> Option<i32> {
+        let named =
+            |task: &std::path::PathBuf| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        let task = tasks.into_iter().find(|task| named(task).trim_end() == name)?;
+        let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+        // After the name in brackets comes the third field; niceness is the nineteenth.
+        stat.rsplit(')').next()?.split_whitespace().nth(16)?.parse().ok()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connections_thread_gives_way_as_it_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(folder.path().join("db")).create_if_missing(true);
+        let named = |name: &'static str| options.clone().thread_name(move |_| name.into());
+        let prompt = Connections::open(named("test-prompt"), 1, 0).await.unwrap();
+        let patient = Connections::open(named("test-patient"), 1, 5).await.unwrap();
+        let own = niceness("test-prompt").unwrap();
+        assert_eq!(niceness("test-patient"), Some((own + 5).min(19)));
+        // Also one that was opened later, since another has become useless.
+        let mut lease = patient.lease().await.unwrap();
+        lease.useless = true;
+        drop(lease);
+        patient.execute(sqlx::query("select 1")).await.unwrap();
+        assert_eq!(niceness("test-patient"), Some((own + 5).min(19)));
+        prompt.close().await;
     }
 
     #[tokio::test]
