@@ -247,7 +247,7 @@ mod tests {
         };
         let own = niceness();
         let hashing = passwords.run(move |_| niceness()).await.unwrap();
-        assert_eq!(hashing, (own + NICE).min(19));
+        assert_eq!(hashing, (own + niceness::HASHES).min(19));
         assert_eq!(niceness(), own, "only those threads");
     }
 

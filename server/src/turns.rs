@@ -143,13 +143,17 @@ mod tests {
 
     use super::*;
 
+    fn user(number: u64) -> Option<UserId> {
+        Some(UserId::new(number + 1).unwrap())
+    }
+
     /// Asks for a turn for a user, in the background, and says who has it.
-    async fn ask(turns: &Arc<Turns>, all: &mut JoinSet<u64>, order: &Arc<Mutex<Vec<u64>>>, user: u64) {
+    async fn ask(turns: &Arc<Turns>, all: &mut JoinSet<u64>, order: &Arc<Mutex<Vec<u64>>>, number: u64) {
         let (turns, order) = (Arc::clone(turns), Arc::clone(order));
         all.spawn(async move {
-            let _turn = turns.turn(Some(UserId(user))).await;
-            order.lock().unwrap().push(user);
-            user
+            let _turn = turns.turn(user(number)).await;
+            order.lock().unwrap().push(number);
+            number
         });
         yield_now().await;
     }
@@ -157,8 +161,8 @@ mod tests {
     #[tokio::test]
     async fn there_are_so_many_at_once() {
         let turns = Arc::new(Turns::new(2));
-        let first = turns.turn(Some(UserId(1))).await;
-        let _second = turns.turn(Some(UserId(1))).await;
+        let first = turns.turn(user(1)).await;
+        let _second = turns.turn(user(1)).await;
         let (mut all, order) = (JoinSet::new(), Arc::default());
         ask(&turns, &mut all, &order, 2).await;
         assert!(order.lock().unwrap().is_empty());
@@ -199,17 +203,17 @@ mod tests {
     #[tokio::test]
     async fn whoever_has_had_many_is_overtaken_by_so_many_and_no_more() {
         let turns = Turns::new(1);
-        let greedy = UserId(0);
+        let greedy = user(0);
         for _ in 0..100 {
-            drop(turns.turn(Some(greedy)).await);
+            drop(turns.turn(greedy).await);
         }
         // There is always somebody new who waits as well.
         let mut held = turns.turn(None).await;
-        let mut asked = Box::pin(turns.turn(Some(greedy)));
+        let mut asked = Box::pin(turns.turn(greedy));
         assert!((&mut asked).now_or_never().is_none());
         let mut overtaken = 0;
-        for user in 1.. {
-            let mut new = Box::pin(turns.turn(Some(UserId(user))));
+        for number in 1.. {
+            let mut new = Box::pin(turns.turn(user(number)));
             assert!((&mut new).now_or_never().is_none());
             drop(held);
             if (&mut asked).now_or_never().is_some() {
@@ -225,7 +229,7 @@ mod tests {
     async fn whoever_stops_waiting_takes_no_turn_from_the_others() {
         let turns = Turns::new(1);
         let held = turns.turn(None).await;
-        let mut asked: Vec<_> = (1..=3).map(|user| Box::pin(turns.turn(Some(UserId(user))))).collect();
+        let mut asked: Vec<_> = (1..=3).map(|number| Box::pin(turns.turn(user(number)))).collect();
         for waiting in &mut asked {
             assert!(waiting.now_or_never().is_none());
         }
@@ -242,14 +246,14 @@ mod tests {
     #[tokio::test]
     async fn few_clocks_are_kept() {
         let turns = Turns::new(1);
-        for user in 0..3 * AHEAD_MAX {
-            drop(turns.turn(Some(UserId(user))).await);
+        for number in 0..3 * AHEAD_MAX {
+            drop(turns.turn(user(number)).await);
         }
         assert!(turns.state().clocks.len() as u64 <= SHARE);
         // Nobody is given a turn meanwhile.
         let _held = turns.turn(None).await;
-        for user in 0..3 * AHEAD_MAX {
-            assert!(turns.turn(Some(UserId(user))).now_or_never().is_none());
+        for number in 0..3 * AHEAD_MAX {
+            assert!(turns.turn(user(number)).now_or_never().is_none());
         }
         let state = turns.state();
         assert!(state.clocks.len() as u64 <= AHEAD_MAX);

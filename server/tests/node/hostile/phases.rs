@@ -282,6 +282,7 @@ async fn a_draining_node_ends_whatever_its_clients_do() {
         json!({"id": 1, "op": "history", "conv": format!("g{group}"), "limit": 100}).to_string() + "\n";
     for _ in 0..40 {
         sender.say(&format!("g{group}"), &"x".repeat(60_000)).await;
+        session.message(&format!("g{group}")).await;
     }
     deaf.send(flood.repeat(400)).await;
     let mut logging_in = siege.connect().await;
