@@ -1,9 +1,9 @@
 //! Turns at something of which there is little: who has lately had many waits for those who have not.
 //!
 //! The order is that of virtual clocks (L. Zhang, "Virtual Clock: a new traffic control algorithm for packet switching networks", 1990), with the
-//! number of turns given as the time: each user has a clock, which a turn puts forward by [`SHARE`], and which is never behind the time; turns
-//! are given in the order of the clocks. So whoever takes less than one turn in [`SHARE`] does not wait for those who ask all the time, however
-//! many they are. A clock is ahead by [`AHEAD_MAX`] at most: whoever waits is overtaken by that many, and no more.
+//! number of turns given as the time: each user has a clock, which a turn puts forward by `SHARE`, and which is never behind the time; turns
+//! are given in the order of the clocks. So whoever takes less than one turn in `SHARE` does not wait for those who ask all the time, however
+//! many they are. A clock is ahead by `AHEAD_MAX` at most: whoever waits is overtaken by that many, and no more.
 
 use std::{
     collections::BTreeMap,

@@ -222,9 +222,13 @@ impl Additions {
 }
 
 fn read(path: &Path) -> Result<toml::Table, LoadError> {
+    let unreadable = |error| LoadError::Unreadable(path.to_owned(), error);
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
-    read.map_err(|error| LoadError::Unreadable(path.to_owned(), error))?;
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    if read.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
+        let too_long = format!("longer than {FILE_BYTES_MAX} bytes");
+        return Err(unreadable(std::io::Error::new(std::io::ErrorKind::FileTooLarge, too_long)));
+    }
     parse(path, &text)
 }
 
@@ -293,6 +297,17 @@ mod tests {
             Origin::Environment(_) => "environment",
             Origin::Flag => "flag",
         }
+    }
+
+    /// It would be cut where a line may end.
+    #[test]
+    fn a_file_that_is_too_long_is_refused_whole() {
+        let settings = "ip = \"127.0.0.1\"\nport = 6000\n";
+        let comment = |bytes| settings.to_owned() + &"#\n".repeat((bytes - settings.len()) / 2) + "\n";
+        let longest = comment(FILE_BYTES_MAX as usize - 1);
+        assert_eq!(load(&longest[..FILE_BYTES_MAX as usize], &[]).unwrap().args.port, 6000);
+        let refused = load(&(longest + "idle-timeout = 30\n"), &[]).unwrap_err();
+        assert_eq!(refused, "FILE: longer than 1048576 bytes");
     }
 
     #[test]
