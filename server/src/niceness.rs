@@ -13,3 +13,15 @@ pub fn give_way(by: i32) {
     #[cfg(not(target_os = "linux"))]
     let _ = by;
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// How nice a thread is, by its folder in `/proc`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of(task: &std::path::Path) -> i32 {
+        let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+        // After the name in brackets comes the third field; niceness is the nineteenth.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_ascii_whitespace().nth(16).unwrap().parse().unwrap()
+    }
+}

@@ -240,15 +240,11 @@ mod tests {
     #[tokio::test]
     async fn hashing_gives_way() {
         let passwords = Argon2id::new(64, 1, 1, Arc::new(SystemEntropy)).unwrap();
-        let niceness = || {
-            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-            let (_, fields) = stat.rsplit_once(')').unwrap();
-            fields.split_ascii_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
-        };
-        let own = niceness();
-        let hashing = passwords.run(move |_| niceness()).await.unwrap();
+        let here = || niceness::tests::of("/proc/thread-self".as_ref());
+        let own = here();
+        let hashing = passwords.run(move |_| here()).await.unwrap();
         assert_eq!(hashing, (own + niceness::HASHES).min(19));
-        assert_eq!(niceness(), own, "only those threads");
+        assert_eq!(here(), own, "only those threads");
     }
 
     #[tokio::test]

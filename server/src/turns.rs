@@ -3,7 +3,7 @@
 //! The order is that of virtual clocks (L. Zhang, "Virtual Clock: a new traffic control algorithm for packet switching networks", 1990), with the
 //! number of turns given as the time: each user has a clock, which a turn puts forward by `SHARE`, and which is never behind the time; turns
 //! are given in the order of the clocks. So whoever takes less than one turn in `SHARE` does not wait for those who ask all the time, however
-//! many they are. A clock is ahead by `AHEAD_MAX` at most: whoever waits is overtaken by that many, and no more.
+//! many they are. A clock is ahead by `AHEAD_MAX` at most: nobody who comes that many turns later, or after them, passes who waits.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,8 @@ struct State {
     /// Counts all that ever waited: of two with the same clock, who came first.
     arrivals: u64,
     waiting: BTreeMap<Place, oneshot::Sender<()>>,
-    /// The clocks that may be ahead, in the order of their last turns: as many as [`AHEAD_MAX`], since each is behind the time that many turns later.
+    /// The clocks that may be ahead, in the order in which turns were asked for. There are [`AHEAD_MAX`] at most: if more ask, while few turns are given,
+    /// the oldest are forgotten.
     clocks: LinkedHashMap<UserId, u64>,
 }
 
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_has_had_many_is_overtaken_by_so_many_and_no_more() {
+    async fn whoever_has_had_many_is_overtaken_for_so_many_turns_and_no_longer() {
         let turns = Turns::new(1);
         let greedy = user(0);
         for _ in 0..100 {

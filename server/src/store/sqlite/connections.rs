@@ -265,16 +265,13 @@ mod tests {
         assert_eq!(numbers(&connections).await, [(2,), (3,)]);
     }
 
-    /// The niceness of a thread of this process.
+    /// How nice a thread of this process is.
     #[cfg(target_os = "linux")]
     fn niceness(name: &str) -> Option<i32> {
         let named =
             |task: &std::path::PathBuf| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-        let task = tasks.into_iter().find(|task| named(task).trim_end() == name)?;
-        let stat = std::fs::read_to_string(task.join("stat")).unwrap();
-        // After the name in brackets comes the third field; niceness is the nineteenth.
-        stat.rsplit(')').next()?.split_whitespace().nth(16)?.parse().ok()
+        let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        tasks.find(|task| named(task).trim_end() == name).map(|task| crate::niceness::tests::of(&task))
     }
 
     #[cfg(target_os = "linux")]
