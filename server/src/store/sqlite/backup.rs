@@ -11,7 +11,7 @@ use std::{
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use thiserror::Error;
 
-use super::{OpenError, lock};
+use super::open::{OpenError, lock};
 
 /// How long a backup waits where SQLite has one wait at all: a node never makes a reader wait for long.
 const BUSY: Duration = Duration::from_secs(30);
