@@ -15,6 +15,7 @@ use super::{
 };
 use crate::rights::{DirectRights, Rights};
 
+mod at_once;
 mod erasing;
 mod sequence;
 
@@ -39,6 +40,7 @@ pub async fn suite(store: Arc<dyn Store>) -> Checked {
     friends(store).await?;
     groups(store).await?;
     delivered(store).await?;
+    at_once::at_once(store).await?;
     sweep(store).await?;
     operators(store).await?;
     erasing::erasing(store).await

@@ -25,7 +25,7 @@ use thiserror::Error;
 use crate::rights::Rights;
 
 /// Why the store did not do what it was asked.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum StoreError {
     /// It did not answer, or not in time: what was written may be there or not.
     #[error("the store is not available: {0}")]

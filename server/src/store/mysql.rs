@@ -8,22 +8,28 @@ mod erase;
 mod identity;
 mod open;
 mod plans;
+mod sessions;
 mod statements;
 mod target;
 mod text;
+mod together;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use protocol::{
     ClientMsgId, Conversation, ConversationId, Entry, EntryBody, GroupId, Seq, UnixMillis, UserId,
     message::{Account, GroupInfo, Role},
 };
-use sqlx::{query::QueryAs, query_as};
+use sqlx::query_as;
 
 pub(super) use self::target::Target;
 use self::{
     connections::{Connections, Failure},
+    sessions::{NewToken, Sessions},
     text::Text,
 };
 pub use self::{
@@ -53,7 +59,8 @@ const TRIES: usize = 3;
 pub struct MySqlStore {
     /// One connection for what the committer writes, so that nothing else ever holds it up.
     logs: Connections,
-    shared: Connections,
+    shared: Arc<Connections>,
+    sessions: Sessions,
 }
 
 impl MySqlStore {
@@ -66,23 +73,6 @@ impl MySqlStore {
         }
         Err(Failure::Conflict.into())
     }
-}
-
-/// A row of [`statements::OPENING`]: a period, or else the user's notices with the token's user, their name and its end.
-type OpeningRow =
-    (Option<i64>, Option<i64>, i64, Option<i64>, i64, bool, Option<i64>, Option<String>, Option<i64>);
-
-fn opening(rows: Vec<OpeningRow>) -> Result<Option<Opening>> {
-    let (mut own, mut periods) = (None, Vec::with_capacity(rows.len()));
-    for (peer, group, from, until, delivered, friend, user, name, expires_at) in rows {
-        match (user, name, expires_at) {
-            (Some(user), Some(name), Some(expires_at)) => {
-                own = Some((row::token((user, name, expires_at))?, from, delivered));
-            }
-            _ => periods.push((peer, group, from, until, delivered, friend)),
-        }
-    }
-    own.map(|(token, head, delivered)| row::opening(token, head, delivered, periods)).transpose()
 }
 
 #[async_trait]
@@ -134,13 +124,8 @@ impl Store for MySqlStore {
         expires_at: UnixMillis,
         keep: usize,
     ) -> Result<Option<Opening>> {
-        let text = statements::add_token(hash, user, verified, expires_at, keep).into_sql();
-        for _ in 0..TRIES {
-            if let Some(rows) = self.shared.transaction_with_rows(text.clone()).await? {
-                return opening(rows);
-            }
-        }
-        Err(Failure::Conflict.into())
+        let token = NewToken { hash: *hash, user, verified: verified.to_owned(), expires_at, keep };
+        self.sessions.new_tokens.ask(token).await?
     }
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>> {
@@ -251,9 +236,7 @@ impl Store for MySqlStore {
         token: &TokenHash,
         convs: &[ConversationId],
     ) -> Result<Option<BTreeMap<ConversationId, Seq>>> {
-        let query = query_as(statements::HEADS_IF_KNOWN).bind(conv_keys(convs)).bind(token.to_vec());
-        let heads = row::heads(self.shared.all(query).await?)?;
-        Ok((!heads.is_empty()).then_some(heads))
+        self.sessions.heads.ask((*token, convs.to_vec())).await
     }
 
     async fn snapshots(&self, convs: &[ConversationId]) -> Result<Vec<Snapshot>> {
@@ -365,16 +348,7 @@ impl Store for MySqlStore {
     }
 
     async fn opening(&self, token: &TokenHash, named: &[ConversationId]) -> Result<Option<Opening>> {
-        let groups = row::group_numbers(named);
-        let by_token = |query: QueryAs<'static, _, _, _>| {
-            query.bind(token.to_vec()).bind(token.to_vec()).bind(token.to_vec())
-        };
-        let query = if groups == "[]" {
-            by_token(query_as(statements::OPENING))
-        } else {
-            by_token(query_as(statements::OPENING_NAMED.as_str())).bind(groups).bind(token.to_vec())
-        };
-        opening(self.shared.all(query).await?)
+        self.sessions.openings.ask((*token, named.to_vec())).await?
     }
 
     async fn periods_in(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Period>> {
@@ -528,6 +502,7 @@ impl Store for MySqlStore {
     }
 
     async fn close(&self) {
+        self.sessions.tasks.close().await;
         self.logs.close().await;
         self.shared.close().await;
     }

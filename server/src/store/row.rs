@@ -179,12 +179,12 @@ pub(super) fn numbers(numbers: &[u64]) -> String {
 }
 
 /// Of the groups among these conversations.
-pub(super) fn group_numbers(convs: &[ConversationId]) -> String {
+pub(super) fn group_numbers(convs: &[ConversationId]) -> Vec<u64> {
     let group = |conv: &ConversationId| match conv.parse() {
         Conversation::Group(group) => Some(group.number()),
         _ => None,
     };
-    json(&convs.iter().filter_map(group).collect::<Vec<_>>())
+    convs.iter().filter_map(group).collect()
 }
 
 pub(super) fn conv_keys(convs: &[ConversationId]) -> String {

@@ -15,6 +15,7 @@ use super::{
     MySqlStore, SHARED_MAX,
     connections::{Connections, connect, number},
     identity::Identity,
+    sessions::Sessions,
     target::UNFINISHED,
 };
 use crate::store::schema::contraction;
@@ -86,10 +87,8 @@ impl MySqlStore {
     pub async fn open(url: &str, patience: Duration) -> Result<Self, OpenError> {
         let options = prepare(url, patience, false).await?;
         let identity = Arc::<Identity>::default();
-        Ok(Self {
-            logs: Connections::new(options.clone(), 1, Arc::clone(&identity)),
-            shared: Connections::new(options, SHARED_MAX, identity),
-        })
+        let shared = Arc::new(Connections::new(options.clone(), SHARED_MAX, Arc::clone(&identity)));
+        Ok(Self { logs: Connections::new(options, 1, identity), sessions: Sessions::new(&shared), shared })
     }
 }
 

@@ -3,7 +3,11 @@
 use protocol::{ClientMsgId, EntryBody, Seq};
 use sqlx::{AssertSqlSafe, FromRow, query_as};
 
-use super::{MySqlStore, Result, statements};
+use super::{
+    MySqlStore, Result,
+    sessions::{self, NewToken},
+    statements,
+};
 use crate::store::{Effect, Mark, NewEntry, row, row::id};
 
 /// One table's part in a statement, as EXPLAIN has it.
@@ -58,8 +62,8 @@ const STATEMENTS: &[(&str, &str, &[Value])] = &[
     ("entries", statements::ENTRIES, &[Number(1), Number(2), Number(100)]),
     ("entries_before", statements::ENTRIES_BEFORE, &[Number(1), Number(2), Number(9), Number(100)]),
     ("advanced", statements::ADVANCED, &[Number(TIME), Number(50_000), Number(10_001)]),
-    ("opening", statements::OPENING, &[Bytes(32), Bytes(32), Bytes(32)]),
-    ("heads if known", statements::HEADS_IF_KNOWN, &[Text("[1,2,3]"), Bytes(32)]),
+    ("openings", sessions::OPENINGS, &[Text(TOKENS), Text(TOKENS), Text(TOKENS)]),
+    ("known and heads", sessions::KNOWN_AND_HEADS, &[Text(TOKENS), Text("[1,2,3]")]),
     ("periods_in", statements::PERIODS_IN, &[Text("[[1,2],[1,3]]"), Text("[[1,1]]")]),
     ("friends", statements::FRIENDS, &[Number(1), Number(0), Number(200)]),
     ("groups", statements::GROUPS, &[Number(1), Number(0), Number(200)]),
@@ -84,6 +88,9 @@ const STATEMENTS: &[(&str, &str, &[Value])] = &[
     ("reader of notices", statements::READER_OF_NOTICES, &[Number(1), Number(1)]),
 ];
 
+/// Two numbered tokens.
+const TOKENS: &str = "[[0,\"01\"],[1,\"02\"]]";
+
 /// A time that has passed in any test, but not long ago: 2026.
 const TIME: i64 = 1_767_225_600_000;
 
@@ -97,8 +104,8 @@ impl MySqlStore {
         for (name, sql, values) in STATEMENTS {
             self.explain(&mut plans, name, sql, values).await?;
         }
-        let named = [Bytes(32), Bytes(32), Bytes(32), Text("[1,2]"), Bytes(32)];
-        self.explain(&mut plans, "opening, groups named", &statements::OPENING_NAMED, &named).await?;
+        let named = [Text(TOKENS), Text(TOKENS), Text(TOKENS), Text("[[0,\"01\",1],[0,\"01\",2]]")];
+        self.explain(&mut plans, "openings, groups named", &sessions::OPENINGS_NAMED, &named).await?;
         for (name, sql) in texts()? {
             self.explain(&mut plans, name, &sql, &[]).await?;
         }
@@ -139,6 +146,7 @@ fn texts() -> Result<Vec<(&'static str, String)>> {
     let body = EntryBody::Message { text: String::new() };
     let entry =
         NewEntry { conv: row::conv(1)?, seq: Seq(1), from: user, mid: ClientMsgId([1; 16]), at: 0, body };
+    let token = NewToken { hash: [1; 32], user, verified: "a".into(), expires_at: 1, keep: 3 };
     let effect = |effect| {
         let mut text = super::Text::default();
         statements::effect(&mut text, &effect);
@@ -153,8 +161,9 @@ fn texts() -> Result<Vec<(&'static str, String)>> {
         ("delete group", effect(Effect::DeleteGroup { group, until: Seq(1) })),
         ("register", statements::register("a", "a", "a", ClientMsgId([1; 16]), 0).into_sql()),
         ("rehash", statements::rehash(user, "a", "b").into_sql()),
-        ("add a token", statements::insert_token(&[1; 32], user, "a", 1).into_sql()),
-        ("forget old tokens", statements::forget_tokens(user, &[1; 32], 3).into_sql()),
+        ("add tokens", sessions::insert_tokens(&[&token]).into_sql()),
+        ("old tokens", sessions::old_tokens(&[&token], "").into_sql()),
+        ("forget tokens", sessions::FORGET.replace("@old", "'[\"01\"]'")),
         ("revoke tokens", statements::revoke_tokens(user, Some(&[1; 32])).into_sql()),
         ("revoke all tokens", statements::revoke_tokens(user, None).into_sql()),
         ("make a group", statements::make_group(user, ClientMsgId([1; 16]), "a", "a", id(1), 0).into_sql()),

@@ -4,8 +4,6 @@
 //! order of the tables as written: first the list, then what it looks up by key. A head is the first row of its log read
 //! backwards; without `force index` MySQL takes the smaller key and sorts the whole log.
 
-use std::sync::LazyLock;
-
 use protocol::{ClientMsgId, ConversationId, EntryBody, Seq, UnixMillis, UserId};
 
 use super::text::Text;
@@ -47,13 +45,6 @@ pub(super) const HEADS: &str = "\
         order by h.conversation desc, h.seq desc limit 1), 0) \
     from json_table(?, '$[*]' columns (conversation bigint path '$')) k";
 
-/// Heads, if a token is known; else none.
-pub(super) const HEADS_IF_KNOWN: &str = "\
-    select k.conversation, coalesce((select h.seq from entry h force index (primary) where h.conversation = k.conversation \
-        order by h.conversation desc, h.seq desc limit 1), 0) \
-    from json_table(?, '$[*]' columns (conversation bigint path '$')) k \
-    where exists (select 1 from token where hash = ?)";
-
 /// Of one moment: heads (0), what two users have to do with each other (1), members (2), titles (3).
 pub(super) const SNAPSHOTS: &str = "\
     select 0, k.conversation, coalesce((select h.seq from entry h force index (primary) where h.conversation = k.conversation \
@@ -92,35 +83,6 @@ pub(super) const ADVANCED: &str = "\
     from (select conversation, seq, committed_at from entry force index (entry_committed) \
         where committed_at >= from_unixtime(? / 1000) order by committed_at limit ?) r \
     group by r.conversation limit ?)";
-
-/// What a session starts from, by its token: whose it is, with the user's notices; friends; groups; and groups that the client named.
-pub(super) const OPENING: &str = "\
-    select null, null, coalesce((select h.seq from entry h force index (primary) where h.conversation = u.id \
-        order by h.conversation desc, h.seq desc limit 1), 0), null, \
-        coalesce((select seq from delivered where user_id = u.id and conversation = u.id), 0), 0, u.id, u.name, t.expires_at \
-    from token t straight_join user u on u.id = t.user_id where t.hash = ? \
-    union all \
-    select f.peer_id, null, f.after_seq + 1, null, coalesce(d.seq, 0), f.friend, null, null, null \
-    from token t straight_join friend f on f.user_id = t.user_id \
-    left join delivered d on d.user_id = f.user_id and d.conversation = cast( \
-        (1 << 62) | (least(f.user_id, f.peer_id) << 31) | greatest(f.user_id, f.peer_id) as signed) \
-    where t.hash = ? \
-    union all \
-    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0, null, null, null \
-    from token t straight_join membership m on m.user_id = t.user_id \
-    left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed) \
-    where t.hash = ? and (m.until_seq is null or m.until_seq > coalesce(d.seq, 0))";
-
-/// The same with every period in groups that the client named.
-pub(super) static OPENING_NAMED: LazyLock<String> = LazyLock::new(|| OPENING.to_owned() + NAMED);
-
-const NAMED: &str = "\
-    \x20union all \
-    select null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0, null, null, null \
-    from token t straight_join json_table(?, '$[*]' columns (number bigint path '$')) k \
-    straight_join membership m on m.user_id = t.user_id and m.group_id = k.number \
-    left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed) \
-    where t.hash = ?";
 
 /// All periods of a user with these peers and in these groups.
 pub(super) const PERIODS_IN: &str = "\
@@ -361,52 +323,6 @@ pub(super) fn register(name: &str, key: &str, password_hash: &str, mid: ClientMs
 pub(super) fn rehash(user: UserId, from: &str, to: &str) -> Text {
     let mut text = Text::new("update user set password_hash = ", 512);
     text.quoted(to).sql(" where id = ").number(id(user.number())).sql(" and password_hash = ").quoted(from);
-    text
-}
-
-/// Keeps a token, if the password's hash is still `verified`, and of the user's others the newest `keep - 1`; then says how many
-/// were kept, and a number without meaning.
-///
-/// Answered by the rows of [`OPENING`].
-pub(super) fn add_token(
-    hash: &TokenHash,
-    user: UserId,
-    verified: &str,
-    expires_at: UnixMillis,
-    keep: usize,
-) -> Text {
-    let mut text = Text::new("start transaction; ", 1024);
-    text.append(&insert_token(hash, user, verified, expires_at)).sql("; ");
-    text.append(&forget_tokens(user, hash, keep.saturating_sub(1)));
-    text.sql("; commit; ").append(&opening(hash));
-    text
-}
-
-/// [`OPENING`] with its value.
-pub(super) fn opening(token: &TokenHash) -> Text {
-    let mut parts = OPENING.split('?');
-    let mut text = Text::new(parts.next().unwrap_or_default(), 2048);
-    for part in parts {
-        text.bytes(token).sql(part);
-    }
-    text
-}
-
-/// Inserts a token, if the password's hash is still `verified`. The lock makes a change of the password wait, or waits for it.
-pub(super) fn insert_token(hash: &TokenHash, user: UserId, verified: &str, expires_at: UnixMillis) -> Text {
-    let mut text = Text::new("insert into token (hash, user_id, expires_at) select ", 512);
-    text.bytes(hash).sql(", u.id, ").number(expires_at);
-    text.sql(" from user u where u.id = ").number(id(user.number()));
-    text.sql(" and u.password_hash = ").quoted(verified).sql(" for share");
-    text
-}
-
-/// Of a user's tokens, forgets all but one and the newest `keep` of the others.
-pub(super) fn forget_tokens(user: UserId, but: &TokenHash, keep: usize) -> Text {
-    let mut text = Text::new("delete t from (select hash from token where user_id = ", 512);
-    text.number(id(user.number())).sql(" and hash <> ").bytes(but);
-    text.sql(" order by expires_at desc, hash desc limit 1000000 offset ");
-    text.number(id(keep as u64)).sql(") old straight_join token t on t.hash = old.hash");
     text
 }
 

@@ -36,12 +36,8 @@ impl Text {
 
     /// Bytes.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         self.0.push_str("x'");
-        for byte in bytes {
-            self.0.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            self.0.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
+        push_hex(&mut self.0, bytes);
         self.0.push('\'');
         self
     }
@@ -74,6 +70,15 @@ impl Text {
     /// The statement.
     pub(super) fn into_sql(self) -> String {
         self.0
+    }
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn push_hex(to: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        to.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        to.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
 }
 

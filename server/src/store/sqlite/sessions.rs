@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Connections, Opening, Result, StoreError, TokenHash,
-    row::{self, conv_keys, group_numbers, id},
+    row::{self, conv_keys, group_numbers, id, json},
 };
 
 /// Adds a token (?1) of a user (?2), if the password's hash is ?4; then, of the user's other ones, forgets all but the newest (?5).
@@ -70,7 +70,7 @@ pub(super) async fn opening(
     token: &TokenHash,
     named: &[ConversationId],
 ) -> Result<Option<Opening>> {
-    let query = sqlx::query_as(OPENING).bind(token.to_vec()).bind(group_numbers(named));
+    let query = sqlx::query_as(OPENING).bind(token.to_vec()).bind(json(&group_numbers(named)));
     let row: Option<OpeningRow> = readers.optional(query).await?;
     let Some((user, name, expires_at, head, delivered, friends, groups, named)) = row else {
         return Ok(None);
