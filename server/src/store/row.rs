@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::{ClientMsgId, Conversation, ConversationId, Entry, GroupId, Seq, UserId, message::Role};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     AccountRecord, Mark, MidKey, Opening, Period, Reader, Result, StoreError, TokenRecord, UserRow,
@@ -21,6 +21,11 @@ impl From<sqlx::Error> for StoreError {
 
 /// A period's row: the peer or else the group, first and last entry, delivered cursor, whether friends.
 pub(super) type PeriodRow = (Option<i64>, Option<i64>, i64, Option<i64>, i64, bool);
+
+/// What a session starts from, a row each: a list is one value, since a row costs more than what it holds. The token's user, their name, and its
+/// end; the head of their notices and their delivered cursor there; then lists. Friends: user, first entry, delivered cursor, whether they are still.
+/// Groups: group, first entry, last entry, delivered cursor. Groups that the client named: the same.
+pub(super) type OpeningRow = (i64, String, i64, i64, i64, Option<String>, Option<String>, Option<String>);
 
 /// An entry's row.
 pub(super) type EntryRow = (i64, i64, i64, i64, String, Vec<u8>, i64, String);
@@ -149,19 +154,36 @@ pub(super) fn token((number, name, expires_at): (i64, String, i64)) -> Result<To
     Ok(TokenRecord { user: user(number)?, name, expires_at })
 }
 
-/// What a session starts from: its token, the head of the user's notices and their delivered cursor, and the other periods. One of those may
-/// come twice, as one that is not delivered and as one that was asked for.
+/// What a session starts from: its token, the head of the user's notices and their delivered cursor there, and the other periods. One of those
+/// may come twice, as one that is not delivered and as one that was asked for.
 pub(super) fn opening(
-    token: TokenRecord,
-    head: i64,
-    delivered: i64,
-    rows: Vec<PeriodRow>,
+    (number, name, expires_at, head, delivered, friends, groups, named): OpeningRow,
 ) -> Result<Opening> {
+    let token = token((number, name, expires_at))?;
+    let friends: Vec<(i64, i64, i64, i64)> = list(friends)?;
+    let mut rows: Vec<PeriodRow> = friends
+        .into_iter()
+        .map(|(peer, from, delivered, friend)| (Some(peer), None, from, None, delivered, friend != 0))
+        .collect();
+    for groups in [list(groups)?, list(named)?] {
+        let groups: Vec<(i64, i64, Option<i64>, i64)> = groups;
+        rows.extend(
+            groups
+                .into_iter()
+                .map(|(group, from, until, delivered)| (None, Some(group), from, until, delivered, false)),
+        );
+    }
     let mut periods = periods(token.user, rows)?;
     periods.push(Period::of_notices(token.user, seq(delivered)?));
     periods.sort();
     periods.dedup();
     Ok(Opening { token, settled: seq(head)?, periods })
+}
+
+/// A list that the database has made of rows, as JSON; none of no rows, as some databases have it.
+pub(super) fn list<T: DeserializeOwned>(json: Option<String>) -> Result<Vec<T>> {
+    let Some(json) = json else { return Ok(Vec::new()) };
+    serde_json::from_str(&json).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 /// Heads out of conversations and seqs.

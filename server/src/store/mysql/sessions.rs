@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use protocol::{ConversationId, Seq, UnixMillis, UserId};
@@ -17,49 +17,37 @@ use super::{
     together::{Tasks, Together},
 };
 
-/// What sessions start from, by their tokens, each with a number: whose each is, with the user's notices; friends; groups.
+/// What sessions start from, by their tokens, each with a number and the groups that its client named: see [`OpeningRow`].
 pub(super) const OPENINGS: &str = "\
-    select k.n, null, null, coalesce((select h.seq from entry h force index (primary) where h.conversation = u.id \
-        order by h.conversation desc, h.seq desc limit 1), 0), null, \
-        coalesce((select seq from delivered where user_id = u.id and conversation = u.id), 0), 0, u.id, u.name, t.expires_at \
-    from json_table(?, '$[*]' columns (n bigint path '$[0]', token char(64) path '$[1]')) k \
-    straight_join token t on t.hash = unhex(k.token) straight_join user u on u.id = t.user_id \
-    union all \
-    select k.n, f.peer_id, null, f.after_seq + 1, null, coalesce(d.seq, 0), f.friend, null, null, null \
-    from json_table(?, '$[*]' columns (n bigint path '$[0]', token char(64) path '$[1]')) k \
-    straight_join token t on t.hash = unhex(k.token) straight_join friend f on f.user_id = t.user_id \
-    left join delivered d on d.user_id = f.user_id and d.conversation = cast( \
-        (1 << 62) | (least(f.user_id, f.peer_id) << 31) | greatest(f.user_id, f.peer_id) as signed) \
-    union all \
-    select k.n, null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0, null, null, null \
-    from json_table(?, '$[*]' columns (n bigint path '$[0]', token char(64) path '$[1]')) k \
-    straight_join token t on t.hash = unhex(k.token) straight_join membership m on m.user_id = t.user_id \
-    left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed) \
-    where m.until_seq is null or m.until_seq > coalesce(d.seq, 0)";
+    select k.n, u.id, u.name, t.expires_at, \
+        coalesce((select h.seq from entry h force index (primary) where h.conversation = u.id \
+            order by h.conversation desc, h.seq desc limit 1), 0), \
+        coalesce((select seq from delivered where user_id = u.id and conversation = u.id), 0), \
+        cast((select json_arrayagg(json_array(f.peer_id, f.after_seq + 1, coalesce(d.seq, 0), f.friend)) from friend f \
+            left join delivered d on d.user_id = f.user_id and d.conversation = cast( \
+                (1 << 62) | (least(f.user_id, f.peer_id) << 31) | greatest(f.user_id, f.peer_id) as signed) \
+            where f.user_id = u.id) as char), \
+        cast((select json_arrayagg(json_array(m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0))) from membership m \
+            left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed) \
+            where m.user_id = u.id and (m.until_seq is null or m.until_seq > coalesce(d.seq, 0))) as char), \
+        cast((select json_arrayagg(json_array(m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0))) \
+            from json_table(k.named, '$[*]' columns (number bigint path '$')) g \
+            straight_join membership m on m.user_id = u.id and m.group_id = g.number \
+            left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed)) as char) \
+    from json_table(?, '$[*]' columns (n bigint path '$[0]', token char(64) path '$[1]', named json path '$[2]')) k \
+    straight_join token t on t.hash = unhex(k.token) straight_join user u on u.id = t.user_id";
 
-/// The same with every period in groups that the clients named.
-pub(super) static OPENINGS_NAMED: LazyLock<String> = LazyLock::new(|| OPENINGS.to_owned() + NAMED);
-
-const NAMED: &str = "\
-    \x20union all \
-    select k.n, null, m.group_id, m.from_seq, m.until_seq, coalesce(d.seq, 0), 0, null, null, null \
-    from json_table(?, '$[*]' columns (n bigint path '$[0]', token char(64) path '$[1]', number bigint path '$[2]')) k \
-    straight_join token t on t.hash = unhex(k.token) \
-    straight_join membership m on m.user_id = t.user_id and m.group_id = k.number \
-    left join delivered d on d.user_id = m.user_id and d.conversation = cast((1 << 61) | m.group_id as signed)";
-
-/// Of one moment: which of numbered tokens are known (0), heads (1).
+/// Of one moment: which of numbered tokens are known, and heads; a list each.
 pub(super) const KNOWN_AND_HEADS: &str = "\
-    select 0, k.n, 0 from json_table(?, '$[*]' columns (n bigint path '$[0]', token char(64) path '$[1]')) k \
-    straight_join token t on t.hash = unhex(k.token) \
-    union all \
-    select 1, k.conversation, coalesce((select h.seq from entry h force index (primary) where h.conversation = k.conversation \
-        order by h.conversation desc, h.seq desc limit 1), 0) \
-    from json_table(?, '$[*]' columns (conversation bigint path '$')) k";
+    select \
+        cast((select json_arrayagg(k.n) from json_table(?, '$[*]' columns (n bigint path '$[0]', token char(64) path '$[1]')) k \
+            straight_join token t on t.hash = unhex(k.token)) as char), \
+        cast((select json_arrayagg(json_array(k.conversation, coalesce((select h.seq from entry h force index (primary) \
+                where h.conversation = k.conversation order by h.conversation desc, h.seq desc limit 1), 0))) \
+            from json_table(?, '$[*]' columns (conversation bigint path '$')) k) as char)";
 
-/// A row of [`OPENINGS`]: of which token; a period, or else the user's notices with the token's user, their name and its end.
-type OpeningRow =
-    (i64, Option<i64>, Option<i64>, i64, Option<i64>, i64, bool, Option<i64>, Option<String>, Option<i64>);
+/// A row of [`OPENINGS`]: of which token, and what its session starts from.
+type NumberedRow = (i64, i64, String, i64, i64, i64, Option<String>, Option<String>, Option<String>);
 
 /// A token that a login has made.
 #[derive(Clone)]
@@ -100,42 +88,24 @@ impl Sessions {
 }
 
 async fn openings(by: Arc<Connections>, tokens: Vec<Named>) -> Result<Vec<Result<Option<Opening>>>> {
-    let numbered = numbered(tokens.iter().map(|(token, _)| token));
-    let mut named = Vec::new();
-    for (n, (token, convs)) in tokens.iter().enumerate() {
-        let token = hex(token);
-        named.extend(row::group_numbers(convs).into_iter().map(|group| (n, token.clone(), group)));
-    }
-    let query = match named.as_slice() {
-        [] => query_as(OPENINGS),
-        _ => query_as(OPENINGS_NAMED.as_str()),
-    };
-    let mut query = query.bind(numbered.clone()).bind(numbered.clone()).bind(numbered);
-    if !named.is_empty() {
-        query = query.bind(json(&named));
-    }
-    Ok(of_each(tokens.len(), by.all(query).await?))
+    let numbered = numbered(tokens.iter().map(|(token, named)| (token, named.as_slice())));
+    Ok(of_each(tokens.len(), by.all(query_as(OPENINGS).bind(numbered)).await?))
 }
 
 async fn heads(by: Arc<Connections>, tokens: Vec<Named>) -> Result<Vec<Option<Heads>>> {
     let convs: BTreeSet<_> = tokens.iter().flat_map(|(_, convs)| convs.iter().copied()).collect();
     let convs: Vec<_> = convs.into_iter().collect();
-    let numbered = numbered(tokens.iter().map(|(token, _)| token));
+    let numbered = numbered(tokens.iter().map(|(token, _)| (token, [].as_slice())));
     let query = query_as(KNOWN_AND_HEADS).bind(numbered).bind(conv_keys(&convs));
-    let rows: Vec<(i64, i64, i64)> = by.all(query).await?;
-    let (mut known, mut heads) = (BTreeSet::new(), Heads::new());
-    for (what, number, head) in rows {
-        if what == 0 {
-            known.insert(number);
-        } else {
-            heads.insert(row::conv(number)?, row::seq(head)?);
-        }
+    let (known, heads) = by.optional(query).await?.unwrap_or_default();
+    let (known, heads): (Vec<usize>, Heads) = (row::list(known)?, row::heads(row::list(heads)?)?);
+    let mut answers = vec![None; tokens.len()];
+    for n in known {
+        let (Some(answer), Some((_, convs))) = (answers.get_mut(n), tokens.get(n)) else { continue };
+        *answer =
+            Some(convs.iter().map(|conv| (*conv, heads.get(conv).copied().unwrap_or_default())).collect());
     }
-    let own = |convs: Vec<ConversationId>| {
-        convs.into_iter().map(|conv| (conv, heads.get(&conv).copied().unwrap_or_default())).collect()
-    };
-    let answers = tokens.into_iter().zip(0..).map(|((_, convs), n)| known.contains(&n).then(|| own(convs)));
-    Ok(answers.collect())
+    Ok(answers)
 }
 
 async fn add(by: Arc<Connections>, tokens: Vec<NewToken>) -> Result<Vec<Result<Option<Opening>>>> {
@@ -149,27 +119,21 @@ async fn add(by: Arc<Connections>, tokens: Vec<NewToken>) -> Result<Vec<Result<O
 }
 
 /// What each of so many tokens' sessions start from, if it is known.
-fn of_each(tokens: usize, rows: Vec<OpeningRow>) -> Vec<Result<Option<Opening>>> {
-    let (mut own, mut periods) = (vec![None; tokens], vec![Vec::new(); tokens]);
-    for (n, peer, group, from, until, delivered, friend, user, name, expires_at) in rows {
-        let Some(n) = usize::try_from(n).ok().filter(|n| *n < tokens) else { continue };
-        match (user, name, expires_at) {
-            (Some(user), Some(name), Some(expires_at)) => {
-                own[n] = Some(((user, name, expires_at), from, delivered));
-            }
-            _ => periods[n].push((peer, group, from, until, delivered, friend)),
+fn of_each(tokens: usize, rows: Vec<NumberedRow>) -> Vec<Result<Option<Opening>>> {
+    let mut openings: Vec<_> = (0..tokens).map(|_| Ok(None)).collect();
+    for (n, user, name, expires_at, head, delivered, friends, groups, named) in rows {
+        if let Some(opening) = usize::try_from(n).ok().and_then(|n| openings.get_mut(n)) {
+            let row = (user, name, expires_at, head, delivered, friends, groups, named);
+            *opening = row::opening(row).map(Some);
         }
     }
-    let opening = |(own, periods): (Option<_>, _)| {
-        own.map(|(token, head, delivered)| row::opening(row::token(token)?, head, delivered, periods))
-            .transpose()
-    };
-    own.into_iter().zip(periods).map(opening).collect()
+    openings
 }
 
-/// Numbered tokens, for a table function.
-fn numbered<'a>(tokens: impl Iterator<Item = &'a TokenHash>) -> String {
-    json(&tokens.map(hex).enumerate().collect::<Vec<_>>())
+/// Numbered tokens with the groups among conversations, for a table function.
+fn numbered<'a>(tokens: impl Iterator<Item = (&'a TokenHash, &'a [ConversationId])>) -> String {
+    let tokens = tokens.map(|(token, convs)| (hex(token), row::group_numbers(convs)));
+    json(&tokens.enumerate().map(|(n, (token, groups))| (n, token, groups)).collect::<Vec<_>>())
 }
 
 fn hex(token: &TokenHash) -> String {
@@ -186,12 +150,9 @@ fn add_tokens(tokens: &[NewToken]) -> Text {
     let mut text = Text::new("start transaction; ", 1024 + tokens.len() * 512);
     text.append(&insert_tokens(&sorted)).sql("; ").append(&old_tokens(&sorted, " into @old"));
     text.sql("; ").sql(FORGET).sql("; commit; ");
-    let numbered = numbered(tokens.iter().map(|token| &token.hash));
-    let mut parts = OPENINGS.split('?');
-    text.sql(parts.next().unwrap_or_default());
-    for part in parts {
-        text.quoted(&numbered).sql(part);
-    }
+    let numbered = numbered(tokens.iter().map(|token| (&token.hash, [].as_slice())));
+    let (before, after) = OPENINGS.split_once('?').unwrap_or_default();
+    text.sql(before).quoted(&numbered).sql(after);
     text
 }
 

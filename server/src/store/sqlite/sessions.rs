@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 
 use protocol::{ConversationId, Seq, UnixMillis, UserId};
-use serde::de::DeserializeOwned;
 
 use super::{
-    Connections, Opening, Result, StoreError, TokenHash,
+    Connections, Opening, Result, TokenHash,
     row::{self, conv_keys, group_numbers, id, json},
 };
 
@@ -46,8 +45,6 @@ const HEADS_IF_KNOWN: &str = "\
     select json_group_array(json_array(k.value, coalesce((select max(seq) from entry where conversation = k.value), 0))) \
     from json_each(?1) k where exists (select 1 from token where hash = ?2)";
 
-type OpeningRow = (i64, String, i64, i64, i64, String, String, String);
-
 /// See `Store::add_token`; without what the session starts from.
 pub(super) async fn add_token(
     writer: &Connections,
@@ -71,23 +68,7 @@ pub(super) async fn opening(
     named: &[ConversationId],
 ) -> Result<Option<Opening>> {
     let query = sqlx::query_as(OPENING).bind(token.to_vec()).bind(json(&group_numbers(named)));
-    let row: Option<OpeningRow> = readers.optional(query).await?;
-    let Some((user, name, expires_at, head, delivered, friends, groups, named)) = row else {
-        return Ok(None);
-    };
-    let friends: Vec<(i64, i64, i64, i64)> = list(&friends)?;
-    let mut rows: Vec<row::PeriodRow> = friends
-        .into_iter()
-        .map(|(peer, from, delivered, friend)| (Some(peer), None, from, None, delivered, friend != 0))
-        .collect();
-    for list in [list(&groups)?, list(&named)?] {
-        let list: Vec<(i64, i64, Option<i64>, i64)> = list;
-        rows.extend(
-            list.into_iter()
-                .map(|(group, from, until, delivered)| (None, Some(group), from, until, delivered, false)),
-        );
-    }
-    row::opening(row::token((user, name, expires_at))?, head, delivered, rows).map(Some)
+    readers.optional(query).await?.map(row::opening).transpose()
 }
 
 /// See `Store::heads`.
@@ -95,8 +76,8 @@ pub(super) async fn heads(
     readers: &Connections,
     convs: &[ConversationId],
 ) -> Result<BTreeMap<ConversationId, Seq>> {
-    let (heads,): (String,) = readers.one(sqlx::query_as(HEADS).bind(conv_keys(convs))).await?;
-    row::heads(list(&heads)?)
+    let (heads,): (Option<String>,) = readers.one(sqlx::query_as(HEADS).bind(conv_keys(convs))).await?;
+    row::heads(row::list(heads)?)
 }
 
 /// See `Store::heads_if_known`.
@@ -106,11 +87,7 @@ pub(super) async fn heads_if_known(
     convs: &[ConversationId],
 ) -> Result<Option<BTreeMap<ConversationId, Seq>>> {
     let query = sqlx::query_as(HEADS_IF_KNOWN).bind(conv_keys(convs)).bind(token.to_vec());
-    let (heads,): (String,) = readers.one(query).await?;
-    let heads = row::heads(list(&heads)?)?;
+    let (heads,): (Option<String>,) = readers.one(query).await?;
+    let heads = row::heads(row::list(heads)?)?;
     Ok((!heads.is_empty()).then_some(heads))
-}
-
-fn list<T: DeserializeOwned>(json: &str) -> Result<Vec<T>> {
-    serde_json::from_str(json).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
