@@ -17,7 +17,7 @@ use super::{
     together::{Tasks, Together},
 };
 
-/// What sessions start from, by their tokens, each with a number and the groups that its client named: see [`OpeningRow`].
+/// What sessions start from, by their tokens, each with a number and the groups that its client named: see [`row::OpeningRow`].
 pub(super) const OPENINGS: &str = "\
     select k.n, u.id, u.name, t.expires_at, \
         coalesce((select h.seq from entry h force index (primary) where h.conversation = u.id \
