@@ -3,7 +3,7 @@
 use futures_util::future::{join_all, try_join_all};
 use protocol::{ConversationId, GroupId, message::Account};
 
-use super::{Checked, Store, StoreError, TokenHash, user};
+use super::{Checked, Store, TokenHash, user};
 
 /// More than one statement takes, and of so few users that each comes more than once.
 const SESSIONS: u8 = 40;
@@ -59,5 +59,5 @@ pub(super) async fn at_once(store: &dyn Store) -> Checked {
         store.remove_token(&token(n)).await?;
     }
     assert_eq!(kept, 32 + usize::from(SESSIONS), "nobody has more than may stay");
-    Ok::<_, StoreError>(())
+    Ok(())
 }

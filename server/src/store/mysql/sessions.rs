@@ -50,7 +50,6 @@ pub(super) const KNOWN_AND_HEADS: &str = "\
 type NumberedRow = (i64, i64, String, i64, i64, i64, Option<String>, Option<String>, Option<String>);
 
 /// A token that a login has made.
-#[derive(Clone)]
 pub(super) struct NewToken {
     pub(super) hash: TokenHash,
     pub(super) user: UserId,
