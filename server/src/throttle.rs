@@ -242,7 +242,20 @@ impl Visitor {
         })
     }
 
-    /// Whether another account may be registered.
+    /// Whether another account could be registered now. To ask costs nothing.
+    ///
+    /// # Errors
+    /// Not before so much time has passed.
+    pub fn may_register(&self) -> Result<(), Duration> {
+        let Some(prefix) = self.prefix else { return Ok(()) };
+        self.throttle.remembered(prefix, |rates, address, now| {
+            // What is taken from a copy is not taken.
+            let mut registrations = address.registrations;
+            registrations.try_take(&rates.address_registrations, now)
+        })
+    }
+
+    /// Whether another account may be registered, which is then counted.
     ///
     /// # Errors
     /// Not before so much time has passed.

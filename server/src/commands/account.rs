@@ -37,8 +37,12 @@ pub(super) async fn register(
     if erasure::is_reserved_form(&name_key) {
         return Err(ErrorBody::field(ErrorCode::BadName, "name", "that is what erased accounts are called"));
     }
-    // Hashing is dear: what can be answered without comes first.
-    if let Some(answer) = known_answer(node, &name, &name_key, &password, mid).await? {
+    // What has happened is said again, however often it is asked. Beyond that looking is dear, and hashing dearer: they are for those who may register.
+    if let Some(answer) = registered_before(node, &name, &password, mid).await? {
+        return answer;
+    }
+    visitor.may_register().map_err(ErrorBody::rate_limited)?;
+    if let Some(answer) = answer_if_taken(node, &name, &name_key, &password, mid).await? {
         return answer;
     }
     visitor.register().map_err(ErrorBody::rate_limited)?;
@@ -65,9 +69,22 @@ async fn known_answer(
     password: &str,
     mid: ClientMsgId,
 ) -> Result<Option<Result<Registered, ErrorBody>>, ErrorBody> {
-    let before = registered_before(node, name, password, mid).await?;
-    if before.is_some() || !is_taken(node, name_key).await? {
-        return Ok(before);
+    match registered_before(node, name, password, mid).await? {
+        None => answer_if_taken(node, name, name_key, password, mid).await,
+        before => Ok(before),
+    }
+}
+
+/// The answer to a registration that was not carried out a moment ago, if its name is taken.
+async fn answer_if_taken(
+    node: &Arc<Node>,
+    name: &str,
+    name_key: &str,
+    password: &str,
+    mid: ClientMsgId,
+) -> Result<Option<Result<Registered, ErrorBody>>, ErrorBody> {
+    if !is_taken(node, name_key).await? {
+        return Ok(None);
     }
     // Perhaps by this very registration: an earlier attempt may have taken effect between the two looks.
     let by_itself = registered_before(node, name, password, mid).await?;

@@ -127,6 +127,20 @@ async fn what_could_not_be_decided_counts_for_nothing() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn to_ask_whether_one_may_register_costs_nothing() {
+    let throttle = throttle(|rates| rates.address_registrations = Rate::per_hour(1, 1));
+    let visitor = visitor(&throttle, "192.0.2.1");
+    for _ in 0..5 {
+        visitor.may_register().unwrap();
+    }
+    visitor.register().unwrap();
+    let hour = Duration::from_secs(3600);
+    assert_eq!((visitor.may_register(), visitor.register()), (Err(hour), Err(hour)));
+    tokio::time::advance(hour).await;
+    assert_eq!((visitor.may_register(), visitor.register()), (Ok(()), Ok(())));
+}
+
 /// Whoever asks and goes, again and again, does not make the others of the address wait for ever.
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever() {

@@ -297,6 +297,8 @@ async fn an_address_registers_so_many_accounts() {
     assert_eq!(refused["definite"], true);
     let wait = refused["retry_after_ms"].as_u64().unwrap();
     assert!((3_500_000..=3_600_000).contains(&wait), "{wait}");
+    // Nor is it told which names are taken.
+    assert_eq!(wire.error(register("second")).await, "rate_limited");
     // What has happened is said again, as often as it is asked.
     wire.ok(first).await;
     greeted(&node, "192.0.2.2").await.ok(register("third")).await;
