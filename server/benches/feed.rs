@@ -19,8 +19,8 @@ fn fan_out(c: &mut Criterion) {
             let places: Vec<_> = (0..readers)
                 .map(|_| {
                     let outbox = Outbox::new(user);
-                    let slot = cell.lock().attach(Arc::clone(&outbox));
-                    (outbox, slot)
+                    let place = cell.lock().attach(Arc::clone(&outbox));
+                    (outbox, place)
                 })
                 .collect();
             cell.lock().start(Seq(0));
@@ -39,11 +39,11 @@ fn fan_out(c: &mut Criterion) {
                 let mut wakes = Wakes::default();
                 cell.lock().confirm([Arc::new(Line::new(entry))], &mut wakes);
                 wakes.fire();
-                for (outbox, slot) in &places {
+                for (outbox, place) in &places {
                     out.clear();
                     assert_eq!(outbox.take().signals.len(), 1);
                     let mut feed = cell.lock();
-                    let Found::Lines(lines) = feed.look(*slot, seq) else { panic!("it is in memory") };
+                    let Found::Lines(lines) = feed.look(*place, seq) else { panic!("it is in memory") };
                     for line in lines {
                         out.extend_from_slice(&line.bytes);
                     }

@@ -358,7 +358,7 @@ mod tests {
     use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
     use super::*;
-    use crate::{feed::Rings, node::NodeConfig, relay::none::NoRelay, store::memory::MemoryStore};
+    use crate::{feed::Shared, node::NodeConfig, relay::none::NoRelay, store::memory::MemoryStore};
 
     /// What waits is counted, and never more than may wait.
     #[test]
@@ -373,7 +373,7 @@ mod tests {
             Dispatcher::new(store, feeds, relay, clock, entropy, Arc::default(), &config);
         let user = UserId::new(1).unwrap();
         let (cell, outbox) =
-            (Arc::new(FeedCell::new("g1".parse().unwrap(), Arc::<Rings>::default())), Outbox::new(user));
+            (Arc::new(FeedCell::new("g1".parse().unwrap(), Arc::<Shared>::default())), Outbox::new(user));
         let send = |bytes: usize| {
             committer.submit(Job::Send(Send {
                 cell: Arc::clone(&cell),

@@ -6,8 +6,11 @@
 //!
 //! Sans-IO: the caller reads the store when [`Feed::gap`] says so, and fires the wakes.
 
+mod readers;
+
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,10 +19,11 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{ConversationId, Entry, EntryBody, Push, Seq, UserId, message::write_push};
-use slab::Slab;
 
+use self::readers::{Reader, Readers};
 use crate::{
     outbox::{Outbox, Wakes},
+    relay::{Relay, none::NoRelay},
     rights::Rights,
     sizes::Sizes,
     store::{Snapshot, record::affects_rights},
@@ -27,9 +31,6 @@ use crate::{
 
 /// Bytes of recent entries kept per node.
 pub const RING_BYTES_MAX: usize = 64 << 20;
-
-/// Readers for which room is made at first.
-const READERS_FEW: usize = 2;
 
 /// An entry as it goes to clients: serialised once per node, shared by all sessions.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,22 +68,38 @@ impl Line {
     }
 }
 
-/// What the feeds of a node share: their bounds, and the bytes that their rings hold together.
-#[derive(Debug, Default)]
-pub struct Rings {
+/// What the feeds of a node share: their bounds, the bytes that their rings hold together, and who is told that a reader has left.
+pub struct Shared {
     sizes: Sizes,
     bytes: AtomicUsize,
+    relay: Arc<dyn Relay>,
 }
 
-impl Rings {
-    /// None yet, with these bounds.
-    pub fn new(sizes: Sizes) -> Self {
-        Self { sizes, bytes: AtomicUsize::default() }
+impl Shared {
+    /// Of no feeds yet, with these bounds.
+    pub fn new(sizes: Sizes, relay: Arc<dyn Relay>) -> Self {
+        Self { sizes, bytes: AtomicUsize::default(), relay }
     }
 
     /// How many bytes there are.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Shared {
+    /// Of a node that is alone.
+    fn default() -> Self {
+        Self::new(Sizes::default(), Arc::new(NoRelay))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("sizes", &self.sizes)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,8 +113,8 @@ pub struct FeedCell {
 
 impl FeedCell {
     /// A feed that knows nothing yet.
-    pub fn new(conv: ConversationId, rings: Arc<Rings>) -> Self {
-        Self { conv, feed: Mutex::new(Feed::new(conv, rings)) }
+    pub fn new(conv: ConversationId, shared: Arc<Shared>) -> Self {
+        Self { conv, feed: Mutex::new(Feed::new(conv, shared)) }
     }
 
     /// The feed. For short sections, never across an `await`.
@@ -105,21 +122,32 @@ impl FeedCell {
         // A panic inside is a bug; it ends one session. The feed's positions are only ever behind.
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Removes a local session, whose node no longer listens on its account.
+    pub fn leave(&self, place: u32) {
+        let mut feed = self.lock();
+        let Some(user) = feed.detach(place) else { return };
+        let shared = Arc::clone(&feed.shared);
+        drop(feed);
+        shared.relay.unsubscribe(user, self.conv);
+    }
 }
 
 /// Where a conversation stands on this node.
 #[derive(Debug)]
 pub struct Feed {
     conv: ConversationId,
-    /// The last entry that can be delivered; `None` until the first head is known.
-    head: Option<Seq>,
+    /// The last entry that can be delivered: nothing until the first head is known.
+    head: Seq,
+    /// Whether it is known.
+    started: bool,
     /// The highest entry that is said to exist.
     rumoured: Seq,
     /// Entries in memory; nothing of a conversation in which nothing happens.
     recent: Option<Box<Recent>>,
     /// Rights as of `confirmed`.
     rights: Option<Box<(Rights, Seq)>>,
-    readers: Slab<Reader>,
+    readers: Readers,
     /// Whether a reading of the gap is under way.
     filling: bool,
     /// The store misses the entries after `head`.
@@ -128,7 +156,7 @@ pub struct Feed {
     revoked: bool,
     /// Whether anything happened since the last look of the sweep.
     stirred: bool,
-    rings: Arc<Rings>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
@@ -142,20 +170,11 @@ struct Recent {
 }
 
 impl Recent {
-    fn pop(&mut self, rings: &Rings) {
+    fn pop(&mut self, shared: &Shared) {
         if let Some(line) = self.ring.pop_front() {
-            rings.bytes.fetch_sub(line.bytes.len(), Ordering::Relaxed);
+            shared.bytes.fetch_sub(line.bytes.len(), Ordering::Relaxed);
         }
     }
-}
-
-#[derive(Debug)]
-struct Reader {
-    outbox: Arc<Outbox>,
-    /// Whether the session was told and has not looked yet.
-    signalled: bool,
-    /// Whether it may have been pushed what the log no longer has.
-    cut: bool,
 }
 
 /// What a session finds in a feed.
@@ -170,25 +189,26 @@ pub enum Found<'a> {
 }
 
 impl Feed {
-    fn new(conv: ConversationId, rings: Arc<Rings>) -> Self {
+    fn new(conv: ConversationId, shared: Arc<Shared>) -> Self {
         Self {
             conv,
-            head: None,
+            head: Seq::ZERO,
+            started: false,
             rumoured: Seq::ZERO,
             recent: None,
             rights: None,
-            readers: Slab::new(),
+            readers: Readers::NONE,
             filling: false,
             lost: false,
             revoked: false,
             stirred: true,
-            rings,
+            shared,
         }
     }
 
     /// The last entry that can be delivered.
     pub fn head(&self) -> Seq {
-        self.head.unwrap_or_default()
+        self.head
     }
 
     /// Recent entries, and entries held ahead of a gap.
@@ -198,22 +218,18 @@ impl Feed {
 
     // --- Readers ---
 
-    /// Adds a local session; returns its slot.
-    pub fn attach(&mut self, outbox: Arc<Outbox>) -> usize {
+    /// Adds a local session; returns its place.
+    pub fn attach(&mut self, outbox: Arc<Outbox>) -> u32 {
         if self.readers.is_empty() {
             // Without readers the relay's hints were not for us: what is known may be old.
             self.forget();
-        }
-        if self.readers.len() == self.readers.capacity() && self.readers.len() < READERS_FEW {
-            // Most conversations have the sessions of two users.
-            self.readers.reserve_exact(READERS_FEW - self.readers.len());
         }
         self.readers.insert(Reader { outbox, signalled: false, cut: false })
     }
 
     /// Removes a local session; returns whose it was.
-    pub fn detach(&mut self, slot: usize) -> Option<UserId> {
-        self.readers.try_remove(slot).map(|reader| reader.outbox.user)
+    fn detach(&mut self, place: u32) -> Option<UserId> {
+        self.readers.remove(place).map(|reader| reader.outbox.user)
     }
 
     /// Whether any local session reads it.
@@ -223,18 +239,18 @@ impl Feed {
 
     /// Its local sessions.
     pub fn readers(&self) -> Vec<Arc<Outbox>> {
-        self.readers.iter().map(|(_, reader)| Arc::clone(&reader.outbox)).collect()
+        self.readers.iter().map(|reader| Arc::clone(&reader.outbox)).collect()
     }
 
     /// What a reader finds above its cursor. From now on it is signalled anew.
-    pub fn look(&mut self, slot: usize, cursor: Seq) -> Found<'_> {
-        if let Some(reader) = self.readers.get_mut(slot) {
+    pub fn look(&mut self, place: u32, cursor: Seq) -> Found<'_> {
+        if let Some(reader) = self.readers.get_mut(place) {
             reader.signalled = false;
             if reader.cut {
                 return Found::Lost;
             }
         }
-        let head = self.head();
+        let head = self.head;
         let lines = self.recent.as_ref().map(|recent| recent.ring.iter()).unwrap_or_default();
         let first = head.0 + 1 - lines.len() as u64;
         if cursor >= head {
@@ -251,7 +267,7 @@ impl Feed {
         let conv = self.conv;
         // Whether a session may go on does not wait until it has read so far.
         let revoked = std::mem::take(&mut self.revoked);
-        for (_, reader) in &mut self.readers {
+        for reader in self.readers.iter_mut() {
             if revoked {
                 reader.outbox.put(wakes, |letters| letters.revoked = true);
             }
@@ -275,7 +291,7 @@ impl Feed {
                 }
                 *confirmed = line.seq;
             }
-            self.head.get_or_insert(line.seq.previous());
+            self.begin(line.seq.previous());
             self.offer(line);
         }
         if self.head != before {
@@ -288,7 +304,7 @@ impl Feed {
         let before = self.head;
         for line in lines {
             self.rumoured = self.rumoured.max(line.seq);
-            if self.head.is_some() && !line.affects_rights() {
+            if self.started && !line.affects_rights() {
                 self.offer(line);
             }
         }
@@ -304,29 +320,35 @@ impl Feed {
 
     /// Takes a head that the store has stated after [`attach`](Self::attach): the first one is where the feed starts.
     pub fn start(&mut self, head: Seq) {
-        self.head.get_or_insert(head);
+        self.begin(head);
         self.rumour(head);
+    }
+
+    fn begin(&mut self, head: Seq) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.head = head;
+        }
     }
 
     /// Adds one entry: to the ring if it is next, else aside if it is ahead.
     fn offer(&mut self, line: Arc<Line>) {
         self.stirred = true;
         self.rumoured = self.rumoured.max(line.seq);
-        let next = self.head().next();
+        let next = self.head.next();
         if line.seq > next {
             let held = &mut self.recent.get_or_insert_default().held;
-            if held.len() < self.rings.sizes.held_entries_max {
+            if held.len() < self.shared.sizes.held_entries_max {
                 held.insert(line.seq, line);
             }
             return;
         }
         if line.seq == next {
             self.push(line);
-            while let Some(line) = self.take_held(self.head().next()) {
+            while let Some(line) = self.take_held(self.head.next()) {
                 self.push(line);
             }
         }
-        let head = self.head();
+        let head = self.head;
         if let Some(recent) = &mut self.recent {
             recent.held.retain(|seq, _| *seq > head);
         }
@@ -337,16 +359,16 @@ impl Feed {
     }
 
     fn push(&mut self, line: Arc<Line>) {
-        self.head = Some(line.seq);
+        self.head = line.seq;
         self.lost = false;
         self.revoked |= line.event.as_ref().is_some_and(|event| revokes(&event.1));
-        self.rings.bytes.fetch_add(line.bytes.len(), Ordering::Relaxed);
+        self.shared.bytes.fetch_add(line.bytes.len(), Ordering::Relaxed);
         let recent = self.recent.get_or_insert_default();
         recent.ring.push_back(line);
-        while recent.ring.len() > self.rings.sizes.ring_entries_max
-            || self.rings.bytes() > RING_BYTES_MAX && !recent.ring.is_empty()
+        while recent.ring.len() > self.shared.sizes.ring_entries_max
+            || self.shared.bytes() > RING_BYTES_MAX && !recent.ring.is_empty()
         {
-            recent.pop(&self.rings);
+            recent.pop(&self.shared);
         }
     }
 
@@ -355,10 +377,10 @@ impl Feed {
     /// After which entry the store has to be read, if entries are known to be missing and nobody reads them yet. The caller then
     /// owes [`filled`](Self::filled).
     pub fn gap(&mut self) -> Option<Seq> {
-        let head = self.head?;
-        (head < self.rumoured && !self.filling && !self.readers.is_empty()).then(|| {
+        let missing = self.started && self.head < self.rumoured;
+        (missing && !self.filling && !self.readers.is_empty()).then(|| {
             self.filling = true;
-            head
+            self.head
         })
     }
 
@@ -370,7 +392,7 @@ impl Feed {
 
     /// The store was read above `after` and does not have the next entry, although it must be there.
     pub fn lose(&mut self, after: Seq, wakes: &mut Wakes) {
-        if self.head == Some(after) {
+        if self.started && self.head == after {
             self.rumoured = after;
             self.drop_held();
             self.lost = true;
@@ -380,7 +402,7 @@ impl Feed {
 
     /// The store was read above `after` and has nothing there: what was said to exist does not.
     pub fn disprove(&mut self, after: Seq) {
-        if self.head == Some(after) {
+        if self.started && self.head == after {
             self.rumoured = after;
             self.drop_held();
         }
@@ -391,7 +413,7 @@ impl Feed {
     pub fn cut(&mut self, head: Seq, wakes: &mut Wakes) {
         self.forget();
         self.start(head);
-        for (_, reader) in &mut self.readers {
+        for reader in self.readers.iter_mut() {
             reader.cut = true;
         }
         self.signal(wakes);
@@ -437,11 +459,11 @@ impl Feed {
 
     /// Lets go of the entries that were there at the last call: they may have been erased in the store.
     pub fn age(&mut self) {
-        let now = (self.head(), self.rumoured);
+        let now = (self.head, self.rumoured);
         let Some(recent) = &mut self.recent else { return };
         let (head, rumoured) = std::mem::replace(&mut recent.aged, now);
         while recent.ring.front().is_some_and(|line| line.seq <= head) {
-            recent.pop(&self.rings);
+            recent.pop(&self.shared);
         }
         recent.held.retain(|seq, _| *seq > rumoured);
     }
@@ -449,7 +471,7 @@ impl Feed {
     fn drop_recent(&mut self) {
         let Some(mut recent) = self.recent.take() else { return };
         while !recent.ring.is_empty() {
-            recent.pop(&self.rings);
+            recent.pop(&self.shared);
         }
     }
 
@@ -461,7 +483,7 @@ impl Feed {
 
     fn forget(&mut self) {
         self.drop_recent();
-        self.head = None;
+        (self.head, self.started) = (Seq::ZERO, false);
         self.rumoured = Seq::ZERO;
         self.rights = None;
         self.lost = false;
@@ -508,7 +530,7 @@ mod tests {
     struct World {
         feed: Feed,
         outbox: Arc<Outbox>,
-        slot: usize,
+        place: u32,
     }
 
     impl World {
@@ -516,9 +538,9 @@ mod tests {
         fn new(head: u64) -> Self {
             let mut feed = Feed::new("g1".parse().unwrap(), Arc::default());
             let outbox = Outbox::new(user(1));
-            let slot = feed.attach(Arc::clone(&outbox));
+            let place = feed.attach(Arc::clone(&outbox));
             feed.start(Seq(head));
-            Self { feed, outbox, slot }
+            Self { feed, outbox, place }
         }
 
         fn hint(&mut self, seqs: &[u64]) {
@@ -535,7 +557,7 @@ mod tests {
 
         /// What the reader sees above a cursor: seqs, or where else to look.
         fn look(&mut self, cursor: u64) -> Result<Vec<u64>, &'static str> {
-            match self.feed.look(self.slot, Seq(cursor)) {
+            match self.feed.look(self.place, Seq(cursor)) {
                 Found::Lines(lines) => Ok(lines.map(|line| line.seq.0).collect()),
                 Found::InStore => Err("in store"),
                 Found::Lost => Err("lost"),
@@ -617,7 +639,7 @@ mod tests {
     #[test]
     fn a_commit_before_the_first_head_starts_the_feed() {
         let mut feed = World::new(0);
-        feed.feed.head = None;
+        feed.feed.forget();
         feed.hint(&[9]);
         assert_eq!(feed.feed.head(), Seq(0));
         feed.confirm(vec![message(6)]);
@@ -637,7 +659,7 @@ mod tests {
         assert!(world.feed.sizes().1 <= Sizes::default().held_entries_max);
         world.feed.rest();
         assert!(!world.feed.rest(), "it has a reader");
-        assert_eq!(world.feed.rings.bytes(), 0);
+        assert_eq!(world.feed.shared.bytes(), 0);
         assert_eq!(world.look(1), Err("in store"));
         assert_eq!(world.look(1000), Ok(vec![]));
     }
@@ -686,17 +708,17 @@ mod tests {
         assert_eq!(world.look(1), Err("lost"), "it may not know what it has read");
         world.confirm(vec![message(3), message(4)]);
         assert_eq!(world.look(3), Err("lost"), "another entry has that number now");
-        world.slot = world.feed.attach(Outbox::new(UserId::new(2).unwrap()));
+        world.place = world.feed.attach(Outbox::new(UserId::new(2).unwrap()));
         assert_eq!(world.look(2), Ok(vec![3, 4]));
     }
 
     #[test]
     fn without_readers_nothing_known_is_kept() {
         let mut world = World::new(3);
-        world.feed.detach(world.slot);
+        world.feed.detach(world.place);
         world.feed.rumour(Seq(9));
         assert_eq!(world.feed.gap(), None, "nobody wants it");
-        world.slot = world.feed.attach(Arc::clone(&world.outbox));
+        world.place = world.feed.attach(Arc::clone(&world.outbox));
         assert_eq!(world.feed.head(), Seq(0));
         world.feed.start(Seq(9));
         assert_eq!(world.look(9), Ok(vec![]));

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 use crate::{
-    feed::{FeedCell, Line, Rings},
+    feed::{FeedCell, Line, Shared},
     gauges::largest,
     outbox::{Outbox, Wakes},
     relay::Relay,
@@ -37,7 +37,7 @@ pub struct Feeds {
     tracker: TaskTracker,
     stop: CancellationToken,
     cells: Mutex<BTreeMap<ConversationId, Arc<FeedCell>>>,
-    rings: Arc<Rings>,
+    shared: Arc<Shared>,
     sizes: Sizes,
     catching_up: Turns,
     reads: Turns,
@@ -54,11 +54,11 @@ impl Feeds {
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
+            shared: Arc::new(Shared::new(sizes, Arc::clone(&relay))),
             relay,
             tracker,
             stop,
             cells: Mutex::default(),
-            rings: Arc::new(Rings::new(sizes)),
             sizes,
             catching_up: Turns::new(CATCHING_UP_MAX),
             reads: Turns::new(READS_MAX),
@@ -68,7 +68,7 @@ impl Feeds {
     /// The feed of a conversation, made if there is none.
     pub fn cell(&self, conv: ConversationId) -> Arc<FeedCell> {
         let mut cells = self.cells();
-        let made = || Arc::new(FeedCell::new(conv, Arc::clone(&self.rings)));
+        let made = || Arc::new(FeedCell::new(conv, Arc::clone(&self.shared)));
         Arc::clone(cells.entry(conv).or_insert_with(made))
     }
 
@@ -77,15 +77,15 @@ impl Feeds {
         self.cells().get(&conv).cloned()
     }
 
-    /// Makes a session a reader of conversations: its slots, in the given order.
+    /// Makes a session a reader of conversations: its places, in the given order.
     ///
     /// In this order: reader, subscription, and then the head, which the caller asks the store for and [states](Self::start). So
     /// no entry is missed in between.
     pub async fn attach(self: &Arc<Self>, outbox: &Arc<Outbox>, convs: &[ConversationId]) -> Vec<Attached> {
         let attach = |conv: &ConversationId| {
             let cell = self.cell(*conv);
-            let slot = cell.lock().attach(Arc::clone(outbox));
-            Attached { feeds: Arc::clone(self), cell, slot }
+            let place = cell.lock().attach(Arc::clone(outbox));
+            Attached { cell, place }
         };
         let attached = convs.iter().map(attach).collect();
         self.relay.subscribe(outbox.user, convs).await;
@@ -251,7 +251,7 @@ impl Feeds {
 
     /// Bytes of recent entries.
     pub fn recent_bytes(&self) -> usize {
-        self.rings.bytes()
+        self.shared.bytes()
     }
 
     /// Lets go of what nothing has happened to since the last call.
@@ -276,18 +276,14 @@ impl Feeds {
 
 /// A session's place among the readers of a feed; dropping it gives it up.
 pub struct Attached {
-    feeds: Arc<Feeds>,
     /// The feed.
     pub cell: Arc<FeedCell>,
     /// The place.
-    pub slot: usize,
+    pub place: u32,
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let user = self.cell.lock().detach(self.slot);
-        if let Some(user) = user {
-            self.feeds.relay.unsubscribe(user, self.cell.conv);
-        }
+        self.cell.leave(self.place);
     }
 }

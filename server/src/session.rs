@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use litemap::LiteMap;
 use protocol::{
     ConversationId, EntryBody, Push, Seq, UserId,
     message::{CursorRefusal, Cursors, Refused, write_push},
@@ -24,8 +25,10 @@ use crate::{
 /// An authenticated use of a connection.
 pub struct Session {
     user: UserId,
-    /// By conversation.
-    cursors: BTreeMap<ConversationId, Cursor>,
+    /// By conversation, in no more memory than they take.
+    cursors: LiteMap<ConversationId, Cursor>,
+    /// What is known of the ends of periods, where anything is.
+    ends: BTreeMap<ConversationId, Ends>,
     /// Conversations to look at; each at most once.
     queue: VecDeque<ConversationId>,
     /// What cursors have to reach for `caught_up`: the heads at the login. None afterwards.
@@ -47,8 +50,6 @@ struct Cursor {
     from: Seq,
     /// What the client confirmed.
     delivered: Seq,
-    /// What is known of the ends of periods, if anything is.
-    ends: Option<Box<Ends>>,
     /// Whether the client knows where this conversation's pushes start.
     announced: bool,
     /// Whether a page was asked for.
@@ -58,6 +59,9 @@ struct Cursor {
     /// Whether the client was told that it cannot be delivered.
     lost: bool,
 }
+
+/// An idle connection is its cursors above all.
+const _: () = assert!(size_of::<Cursor>() <= 48);
 
 /// Of a user who was a member several times, or is no longer.
 #[derive(Default)]
@@ -70,8 +74,8 @@ struct Ends {
 
 impl Ends {
     /// Of a first period that ends there, and the periods after it.
-    fn new(until: Option<Seq>, later: VecDeque<(Seq, Option<Seq>)>) -> Option<Box<Self>> {
-        (until.is_some() || !later.is_empty()).then(|| Box::new(Self { until, later }))
+    fn new(until: Option<Seq>, later: VecDeque<(Seq, Option<Seq>)>) -> Option<Self> {
+        (until.is_some() || !later.is_empty()).then_some(Self { until, later })
     }
 
     /// The last entry of the last period, if that has ended.
@@ -171,7 +175,8 @@ impl Session {
     pub fn new(user: UserId) -> Self {
         Self {
             user,
-            cursors: BTreeMap::new(),
+            cursors: LiteMap::new(),
+            ends: BTreeMap::new(),
             queue: VecDeque::new(),
             targets: BTreeMap::new(),
             caught_up: false,
@@ -191,18 +196,20 @@ impl Session {
     /// what opens later is told by a notice.
     pub fn open(&mut self, attached: Vec<Attached>, starts: BTreeMap<ConversationId, Start>, settled: Seq) {
         self.settled = settled;
+        self.cursors.reserve(attached.len());
         for (place, (conv, start)) in attached.into_iter().zip(starts) {
             debug_assert_eq!(place.cell.conv, conv);
             let head = place.cell.lock().head();
             let Start { seq, period: (from, until), later, announced, delivered } = start;
             let ends = Ends::new(until, later);
-            let target = ends.as_ref().and_then(|ends| ends.last()).unwrap_or(head);
+            let target = ends.as_ref().and_then(Ends::last).unwrap_or(head);
             if target > seq {
                 self.targets.insert(conv, target);
             }
             let (place, paging, queued, lost) = (Some(place), false, false, false);
-            let cursor = Cursor { place, seq, from, delivered, ends, announced, paging, queued, lost };
+            let cursor = Cursor { place, seq, from, delivered, announced, paging, queued, lost };
             self.cursors.insert(conv, cursor);
+            self.ends.extend(ends.map(|ends| (conv, ends)));
             self.enqueue(conv);
         }
     }
@@ -231,13 +238,13 @@ impl Session {
             seq: after,
             from: after.next(),
             delivered,
-            ends: None,
             announced: false,
             paging: false,
             queued,
             lost: false,
         };
         self.cursors.insert(conv, cursor);
+        self.ends.remove(&conv);
         self.enqueue(conv);
     }
 
@@ -262,8 +269,8 @@ impl Session {
             if cursor.paging {
                 continue;
             }
-            let mut reader =
-                Reader { user: self.user, conv, settled: self.settled, out, needs: &mut self.needs };
+            let (user, settled, ends, needs) = (self.user, self.settled, &mut self.ends, &mut self.needs);
+            let mut reader = Reader { user, conv, settled, ends, out, needs };
             match cursor.advance(&mut reader, budget) {
                 Step::Done => {}
                 Step::Again => self.enqueue(conv),
@@ -302,7 +309,7 @@ impl Session {
         }
         // A direct conversation has one period, however often it is opened.
         if conv.peer_of(self.user).is_none() {
-            let later = &mut cursor.ends.get_or_insert_default().later;
+            let later = &mut self.ends.entry(conv).or_default().later;
             if later.iter().all(|(later, _)| *later != from) {
                 later.push_back((from, None));
             }
@@ -317,11 +324,11 @@ impl Session {
         if lines.first().is_some_and(|line| line.seq != cursor.seq.next()) || lines.is_empty() {
             cursor.lose(conv, out);
         } else {
-            let mut reader =
-                Reader { user: self.user, conv, settled: self.settled, out, needs: &mut self.needs };
+            let (user, settled, ends, needs) = (self.user, self.settled, &mut self.ends, &mut self.needs);
+            let mut reader = Reader { user, conv, settled, ends, out, needs };
             for line in lines {
                 if !cursor.push(&mut reader, line) {
-                    cursor.next_period();
+                    cursor.next_period(&mut reader);
                     break;
                 }
             }
@@ -338,10 +345,10 @@ impl Session {
     /// Where it stands, in all and in one conversation.
     pub fn standing(&self, conv: Option<ConversationId>) -> Standing {
         let (mut conversations, mut behind) = (0, 0);
-        for cursor in self.cursors.values() {
+        for (conv, cursor) in &self.cursors {
             let Some(place) = &cursor.place else { continue };
             let head = place.cell.lock().head();
-            let end = cursor.ends.as_ref().and_then(|ends| ends.last()).unwrap_or(head);
+            let end = self.ends.get(conv).and_then(Ends::last).unwrap_or(head);
             conversations += 1;
             behind = behind.max(end.0.saturating_sub(cursor.seq.0));
         }
@@ -391,6 +398,7 @@ struct Reader<'a> {
     user: UserId,
     conv: ConversationId,
     settled: Seq,
+    ends: &'a mut BTreeMap<ConversationId, Ends>,
     out: &'a mut Vec<u8>,
     needs: &'a mut VecDeque<Need>,
 }
@@ -399,9 +407,9 @@ impl Cursor {
     /// Pushes what the feed has in memory, up to the budget.
     fn advance(&mut self, reader: &mut Reader<'_>, budget: usize) -> Step {
         let Some(place) = self.place.as_ref() else { return Step::Done };
-        let (cell, slot) = (Arc::clone(&place.cell), place.slot);
+        let (cell, place) = (Arc::clone(&place.cell), place.place);
         let mut feed = cell.lock();
-        match feed.look(slot, self.seq) {
+        match feed.look(place, self.seq) {
             Found::Lines(lines) => {
                 for line in lines {
                     if reader.out.len() >= budget {
@@ -409,7 +417,7 @@ impl Cursor {
                     }
                     if !self.push(reader, line) {
                         drop(feed);
-                        return self.next_period();
+                        return self.next_period(reader);
                     }
                 }
             }
@@ -427,7 +435,7 @@ impl Cursor {
 
     /// Pushes one entry; `false` if it is the last one of the period, which has then been left.
     fn push(&mut self, reader: &mut Reader<'_>, line: &Line) -> bool {
-        let Reader { user, conv, settled, out, needs } = reader;
+        let Reader { user, conv, settled, ends, out, needs } = reader;
         let (user, conv) = (*user, *conv);
         debug_assert_eq!(line.seq, self.seq.next(), "entries are pushed in order, without gaps");
         if !self.announced {
@@ -436,10 +444,10 @@ impl Cursor {
         }
         out.extend_from_slice(&line.bytes);
         self.seq = line.seq;
-        let mut ends = self.ends.as_ref().is_some_and(|ends| ends.until == Some(line.seq));
+        let mut over = ends.get(&conv).is_some_and(|ends| ends.until == Some(line.seq));
         if let Some(event) = &line.event {
             let (from, body) = &**event;
-            ends |= ends_membership(body, *from, user);
+            over |= ends_membership(body, *from, user);
             match (body, conv.peer_of(user)) {
                 (EntryBody::Opened { opened, after, .. }, _) if line.seq > *settled => {
                     needs.push_back(Need::Attach { conv: *opened, after: *after });
@@ -449,20 +457,19 @@ impl Cursor {
                 _ => {}
             }
         }
-        !ends
+        !over
     }
 
     /// Goes on with the next period, or gives up the place.
-    fn next_period(&mut self) -> Step {
-        let ends = self.ends.take().map(|ends| *ends).unwrap_or_default();
-        let mut later = ends.later;
+    fn next_period(&mut self, reader: &mut Reader<'_>) -> Step {
+        let mut later = reader.ends.remove(&reader.conv).unwrap_or_default().later;
         let Some((from, until)) = later.pop_front() else {
             self.place = None;
             return Step::Done;
         };
         self.seq = from.previous().max(self.seq);
         self.from = from;
-        self.ends = Ends::new(until, later);
+        reader.ends.extend(Ends::new(until, later).map(|ends| (reader.conv, ends)));
         self.announced = false;
         Step::Again
     }

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use crate::{
         committer::GroupJob,
-        feed::{FeedCell, Rings},
+        feed::{FeedCell, Shared},
         outbox::Outbox,
         relay::none::NoRelay,
         store::memory::MemoryStore,
@@ -201,7 +201,7 @@ mod tests {
     async fn a_statement_is_bounded() {
         let (_committer, mut dispatcher) = dispatcher();
         let user = UserId::new(1).unwrap();
-        let cell = Arc::new(FeedCell::new("g1".parse().unwrap(), Arc::<Rings>::default()));
+        let cell = Arc::new(FeedCell::new("g1".parse().unwrap(), Arc::<Shared>::default()));
         let outbox = Outbox::new(user);
         for number in 0..dispatcher.worker.sizes.batch_max + 5 {
             let (cell, outbox) = (Arc::clone(&cell), Arc::clone(&outbox));
