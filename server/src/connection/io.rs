@@ -32,17 +32,17 @@ pub(super) enum Socket {
 
 /// Writes `out` from `taken` on, and counts it, if there is any, and flushes all of it; reads into `decoder`, if there is one. Whatever comes
 /// first. Cancel-safe: what was done was counted, and whether it was flushed.
-pub(super) async fn exchange<S>(
+pub(super) fn exchange<S>(
     stream: &mut S,
     out: &[u8],
     taken: &mut usize,
     flushed: &mut bool,
     mut decoder: Option<&mut LineDecoder>,
-) -> Socket
+) -> impl Future<Output = Socket>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         if *taken < out.len() {
             match Pin::new(&mut *stream).poll_write(cx, &out[*taken..]) {
                 Poll::Pending => {}
@@ -73,7 +73,6 @@ where
             None => Poll::Pending,
         }
     })
-    .await
 }
 
 fn read<S: AsyncRead + Unpin>(
