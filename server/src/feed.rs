@@ -6,102 +6,27 @@
 //!
 //! Sans-IO: the caller reads the store when [`Feed::gap`] says so, and fires the wakes.
 
+mod line;
 mod readers;
+mod shared;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
-use bytes::Bytes;
-use protocol::{ConversationId, Entry, EntryBody, Push, Seq, UserId, message::write_push};
+use protocol::{ConversationId, EntryBody, Seq, UserId};
 
 use self::readers::{Reader, Readers};
+pub use self::{line::Line, shared::Shared};
 use crate::{
     outbox::{Outbox, Wakes},
-    relay::{Relay, none::NoRelay},
     rights::Rights,
-    sizes::Sizes,
-    store::{Snapshot, record::affects_rights},
+    store::Snapshot,
 };
 
 /// Bytes of recent entries kept per node.
 pub const RING_BYTES_MAX: usize = 64 << 20;
-
-/// An entry as it goes to clients: serialised once per node, shared by all sessions.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Line {
-    /// Its position.
-    pub seq: Seq,
-    /// The push, with its line end.
-    pub bytes: Bytes,
-    /// Who did what, if it is more than a message.
-    pub event: Option<Box<(UserId, EntryBody)>>,
-}
-
-impl Line {
-    /// The line for an entry.
-    pub fn new(entry: Entry) -> Self {
-        let (seq, from) = (entry.seq, entry.from);
-        let push = Push::Entry(entry);
-        let mut bytes = Vec::with_capacity(256);
-        write_push(&mut bytes, &push);
-        let Push::Entry(Entry { body, .. }) = push else { unreachable!("it was made above") };
-        Self { seq, bytes: bytes.into(), event: Self::event(from, body) }
-    }
-
-    /// The line for an entry that another node has serialised.
-    pub fn of(entry: Entry, bytes: Bytes) -> Self {
-        Self { seq: entry.seq, bytes, event: Self::event(entry.from, entry.body) }
-    }
-
-    fn event(from: UserId, body: EntryBody) -> Option<Box<(UserId, EntryBody)>> {
-        (!matches!(body, EntryBody::Message { .. } | EntryBody::Erased)).then(|| Box::new((from, body)))
-    }
-
-    fn affects_rights(&self) -> bool {
-        self.event.as_ref().is_some_and(|event| affects_rights(&event.1))
-    }
-}
-
-/// What the feeds of a node share: their bounds, the bytes that their rings hold together, and who is told that a reader has left.
-pub struct Shared {
-    sizes: Sizes,
-    bytes: AtomicUsize,
-    relay: Arc<dyn Relay>,
-}
-
-impl Shared {
-    /// Of no feeds yet, with these bounds.
-    pub fn new(sizes: Sizes, relay: Arc<dyn Relay>) -> Self {
-        Self { sizes, bytes: AtomicUsize::default(), relay }
-    }
-
-    /// How many bytes there are.
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Default for Shared {
-    /// Of a node that is alone.
-    fn default() -> Self {
-        Self::new(Sizes::default(), Arc::new(NoRelay))
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("sizes", &self.sizes)
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
 
 /// A feed and its lock.
 #[derive(Debug)]
@@ -123,7 +48,7 @@ impl FeedCell {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes a local session, whose node no longer listens on its account.
+    /// Removes a local session, and tells the relay that the node need not listen on its account.
     pub fn leave(&self, place: u32) {
         let mut feed = self.lock();
         let Some(user) = feed.detach(place) else { return };
@@ -132,6 +57,9 @@ impl FeedCell {
         shared.relay.unsubscribe(user, self.conv);
     }
 }
+
+/// There is one for every two conversations of a session.
+const _: () = assert!(size_of::<FeedCell>() <= 104);
 
 /// Where a conversation stands on this node.
 #[derive(Debug)]
@@ -502,225 +430,4 @@ impl Drop for Feed {
 }
 
 #[cfg(test)]
-mod tests {
-    use protocol::ClientMsgId;
-
-    use super::*;
-
-    fn user(number: u64) -> UserId {
-        UserId::new(number).unwrap()
-    }
-
-    fn line(seq: u64, body: EntryBody) -> Line {
-        Line::new(Entry {
-            conv: "g1".parse().unwrap(),
-            seq: Seq(seq),
-            at: 0,
-            from: user(1),
-            name: "kirito".into(),
-            mid: ClientMsgId([seq as u8; 16]),
-            body,
-        })
-    }
-
-    fn message(seq: u64) -> Line {
-        line(seq, EntryBody::Message { text: format!("{seq}") })
-    }
-
-    struct World {
-        feed: Feed,
-        outbox: Arc<Outbox>,
-        place: u32,
-    }
-
-    impl World {
-        /// A feed with one reader, started at a head.
-        fn new(head: u64) -> Self {
-            let mut feed = Feed::new("g1".parse().unwrap(), Arc::default());
-            let outbox = Outbox::new(user(1));
-            let place = feed.attach(Arc::clone(&outbox));
-            feed.start(Seq(head));
-            Self { feed, outbox, place }
-        }
-
-        fn hint(&mut self, seqs: &[u64]) {
-            let mut wakes = Wakes::default();
-            self.feed.hint(seqs.iter().map(|seq| Arc::new(message(*seq))), &mut wakes);
-            wakes.fire();
-        }
-
-        fn confirm(&mut self, lines: Vec<Line>) {
-            let mut wakes = Wakes::default();
-            self.feed.confirm(lines.into_iter().map(Arc::new), &mut wakes);
-            wakes.fire();
-        }
-
-        /// What the reader sees above a cursor: seqs, or where else to look.
-        fn look(&mut self, cursor: u64) -> Result<Vec<u64>, &'static str> {
-            match self.feed.look(self.place, Seq(cursor)) {
-                Found::Lines(lines) => Ok(lines.map(|line| line.seq.0).collect()),
-                Found::InStore => Err("in store"),
-                Found::Lost => Err("lost"),
-            }
-        }
-    }
-
-    #[test]
-    fn hints_in_any_order_are_delivered_in_order() {
-        let mut world = World::new(5);
-        world.hint(&[7]);
-        assert_eq!(world.look(5), Ok(vec![]));
-        assert_eq!(world.feed.gap(), Some(Seq(5)));
-        assert_eq!(world.feed.gap(), None, "one reading at a time");
-        world.hint(&[6, 6, 4]);
-        assert_eq!(world.look(5), Ok(vec![6, 7]));
-        assert_eq!(world.feed.filled(), None);
-        assert_eq!(world.look(4), Err("in store"));
-    }
-
-    #[test]
-    fn a_reader_is_signalled_once_until_it_looks() {
-        let mut world = World::new(0);
-        world.hint(&[1]);
-        world.hint(&[2]);
-        assert_eq!(world.outbox.take().signals.len(), 1);
-        world.hint(&[3]);
-        assert_eq!(world.outbox.take().signals.len(), 0);
-        assert_eq!(world.look(0), Ok(vec![1, 2, 3]));
-        world.hint(&[4]);
-        assert_eq!(world.outbox.take().signals.len(), 1);
-    }
-
-    #[test]
-    fn hints_prove_nothing() {
-        // DESIGN, numbering: numbers come from commits and store reads; hints are never trusted for rights.
-        let mut world = World::new(1);
-        let mut rights = Rights::empty("g1".parse().unwrap());
-        rights.apply("g1".parse().unwrap(), user(1), &EntryBody::Created { title: String::new() });
-        world.feed.load(Snapshot { conv: "g1".parse().unwrap(), head: Seq(1), rights: rights.clone() });
-        world.hint(&[2]);
-        assert_eq!(world.feed.head(), Seq(2));
-        assert_eq!(world.feed.rights(), Some((&rights, Seq(1))));
-        let mut wakes = Wakes::default();
-        world.feed.hint([Arc::new(line(3, EntryBody::Deleted))], &mut wakes);
-        wakes.fire();
-        assert_eq!(world.feed.head(), Seq(2), "what affects rights is read from the store");
-        assert_eq!(world.feed.gap(), Some(Seq(2)));
-        world.confirm(vec![message(2), line(3, EntryBody::Deleted)]);
-        assert_eq!(world.feed.head(), Seq(3));
-        rights.apply("g1".parse().unwrap(), user(1), &EntryBody::Deleted);
-        assert_eq!(world.feed.rights(), Some((&rights, Seq(3))));
-    }
-
-    /// A revocation is told to every reader at once, however far behind it is, and only on the store's word.
-    #[test]
-    fn a_revocation_is_told_at_once() {
-        let mut world = World::new(3);
-        let mut wakes = Wakes::default();
-        world.feed.hint([Arc::new(line(4, EntryBody::PasswordChanged))], &mut wakes);
-        wakes.fire();
-        assert!(!world.outbox.take().revoked, "a hint proves nothing");
-        assert_eq!(world.feed.gap(), Some(Seq(3)));
-        world.confirm(vec![message(4)]);
-        assert!(!world.outbox.take().revoked);
-        world.confirm(vec![line(5, EntryBody::PasswordChanged), message(6)]);
-        assert!(world.outbox.take().revoked);
-        world.confirm(vec![line(8, EntryBody::PasswordChanged)]);
-        assert!(!world.outbox.take().revoked, "not before what precedes it");
-        world.confirm(vec![message(7)]);
-        let letters = world.outbox.take();
-        assert!(letters.revoked && letters.signals.is_empty(), "also to a reader that has not looked");
-        world.confirm(vec![message(9)]);
-        assert!(!world.outbox.take().revoked, "once");
-        world.confirm(vec![line(10, EntryBody::SessionsEnded)]);
-        assert!(world.outbox.take().revoked, "by an operator as well");
-    }
-
-    #[test]
-    fn a_commit_before_the_first_head_starts_the_feed() {
-        let mut feed = World::new(0);
-        feed.feed.forget();
-        feed.hint(&[9]);
-        assert_eq!(feed.feed.head(), Seq(0));
-        feed.confirm(vec![message(6)]);
-        feed.feed.start(Seq(5));
-        assert_eq!(feed.look(5), Ok(vec![6]));
-        assert_eq!(feed.feed.gap(), Some(Seq(6)), "the hint that came too early was not forgotten");
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut world = World::new(0);
-        for seq in 1..=1000 {
-            world.hint(&[seq]);
-        }
-        assert_eq!(world.feed.sizes().0, Sizes::default().ring_entries_max);
-        world.hint(&(1002..2000).collect::<Vec<_>>());
-        assert!(world.feed.sizes().1 <= Sizes::default().held_entries_max);
-        world.feed.rest();
-        assert!(!world.feed.rest(), "it has a reader");
-        assert_eq!(world.feed.shared.bytes(), 0);
-        assert_eq!(world.look(1), Err("in store"));
-        assert_eq!(world.look(1000), Ok(vec![]));
-    }
-
-    #[test]
-    fn no_entry_grows_old_in_memory() {
-        let mut world = World::new(0);
-        world.hint(&[1, 2, 9]);
-        world.feed.age();
-        world.hint(&[3, 10]);
-        assert_eq!(world.look(0), Ok(vec![1, 2, 3]), "not yet");
-        world.feed.age();
-        assert_eq!(world.look(1), Err("in store"));
-        assert_eq!(world.look(2), Ok(vec![3]));
-        assert_eq!(world.feed.sizes(), (1, 1), "the tenth is still held, the ninth is not");
-        world.hint(&[4]);
-        world.feed.age();
-        assert_eq!(world.look(2), Err("in store"));
-        assert_eq!((world.look(3), world.look(4)), (Ok(vec![4]), Ok(vec![])));
-        assert_eq!(world.feed.gap(), Some(Seq(4)), "what was held is still known to be there");
-    }
-
-    #[test]
-    fn what_the_store_misses_is_said() {
-        let mut world = World::new(3);
-        world.feed.rumour(Seq(5));
-        assert_eq!(world.feed.gap(), Some(Seq(3)));
-        let mut wakes = Wakes::default();
-        world.feed.lose(Seq(3), &mut wakes);
-        wakes.fire();
-        assert_eq!(world.look(3), Err("lost"));
-    }
-
-    #[test]
-    fn who_was_shown_what_is_gone_is_told_and_others_start_anew() {
-        let mut world = World::new(0);
-        world.hint(&[1, 2, 3]);
-        world.feed.doubt();
-        assert_eq!((world.look(1), world.feed.head()), (Err("in store"), Seq(3)));
-        world.outbox.take();
-        let mut wakes = Wakes::default();
-        world.feed.cut(Seq(2), &mut wakes);
-        wakes.fire();
-        assert_eq!(world.outbox.take().signals.len(), 1);
-        assert_eq!(world.look(3), Err("lost"));
-        assert_eq!(world.look(1), Err("lost"), "it may not know what it has read");
-        world.confirm(vec![message(3), message(4)]);
-        assert_eq!(world.look(3), Err("lost"), "another entry has that number now");
-        world.place = world.feed.attach(Outbox::new(UserId::new(2).unwrap()));
-        assert_eq!(world.look(2), Ok(vec![3, 4]));
-    }
-
-    #[test]
-    fn without_readers_nothing_known_is_kept() {
-        let mut world = World::new(3);
-        world.feed.detach(world.place);
-        world.feed.rumour(Seq(9));
-        assert_eq!(world.feed.gap(), None, "nobody wants it");
-        world.place = world.feed.attach(Arc::clone(&world.outbox));
-        assert_eq!(world.feed.head(), Seq(0));
-        world.feed.start(Seq(9));
-        assert_eq!(world.look(9), Ok(vec![]));
-    }
-}
+mod tests;
